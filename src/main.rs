@@ -1,1 +1,3 @@
+//! The `assent` program.
+
 fn main() {}

@@ -1,0 +1,46 @@
+//! Limits on what comes from outside, in one place.
+
+use serde::{Deserialize, Serialize};
+
+/// Bounds that are checked before anything is allocated for a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest message, bytes.
+    pub message_bytes: usize,
+    /// Largest decoded frame, pixels.
+    pub frame_pixels: u64,
+    /// Most frames in one enrolment.
+    pub frames_per_enrolment: usize,
+    /// Oldest frame that is still decided on, and the furthest into the future, milliseconds.
+    pub frame_age_ms: u64,
+    /// Requests that may wait for or be in the pipeline at once; more are refused.
+    pub requests_in_flight: usize,
+    /// Longest wait for an answer when the caller names no deadline, milliseconds.
+    pub default_deadline_ms: u64,
+    /// Connections at once.
+    pub connections: usize,
+    /// Streams at once on one connection.
+    pub streams_per_connection: u32,
+    /// Time for a TLS handshake, milliseconds.
+    pub handshake_ms: u64,
+    /// Largest policy document, bytes.
+    pub policy_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 4 << 20,
+            frame_pixels: 16_000_000,
+            frames_per_enrolment: 8,
+            frame_age_ms: 10_000,
+            requests_in_flight: 256,
+            default_deadline_ms: 10_000,
+            connections: 1024,
+            streams_per_connection: 256,
+            handshake_ms: 5_000,
+            policy_bytes: 1 << 20,
+        }
+    }
+}
