@@ -1,1 +1,64 @@
-//! Not built yet.
+//! Metric names, units and labels, in one table, and the functions that record them.
+//!
+//! # Invariants
+//! - Labels are closed enums: no metric can grow without bound and none carries a subject.
+//! - Nobody else names a metric.
+
+mod exporter;
+mod metric;
+
+pub use exporter::{ExporterError, export};
+pub use metric::{Gauge, Rejected, Stage};
+
+use std::time::Duration;
+
+use metric::{BATCH_SIZE, DECISIONS, DROPPED, REJECTED, REQUESTS, REQUEST_SECONDS, STAGE_SECONDS};
+
+/// Counts one finished request and its duration. `rpc` and `code` are names of closed sets: the
+/// RPCs of the proto and the gRPC status codes.
+pub fn request(rpc: &'static str, code: &'static str, took: Duration) {
+    metrics::counter!(REQUESTS.name, "rpc" => rpc, "code" => code).increment(1);
+    metrics::histogram!(REQUEST_SECONDS.name, "rpc" => rpc).record(took.as_secs_f64());
+}
+
+/// Counts one decision at a gate by its name on the wire.
+pub fn decision(name: &'static str) {
+    metrics::counter!(DECISIONS.name, "decision" => name).increment(1);
+}
+
+/// Records how long one stage of a request took.
+pub fn stage(stage: Stage, took: Duration) {
+    metrics::histogram!(STAGE_SECONDS.name, "stage" => stage.label()).record(took.as_secs_f64());
+}
+
+/// Records how many faces shared one run of the recogniser.
+pub fn batch(faces: u32) {
+    metrics::histogram!(BATCH_SIZE.name).record(f64::from(faces));
+}
+
+/// Counts a request that was refused before any work was done.
+pub fn rejected(reason: Rejected) {
+    metrics::counter!(REJECTED.name, "reason" => reason.label()).increment(1);
+}
+
+/// Sets how much work was begun and dropped because nobody waited for it any more.
+pub fn dropped(late: u64, abandoned: u64) {
+    metrics::counter!(DROPPED.name, "reason" => "late").absolute(late);
+    metrics::counter!(DROPPED.name, "reason" => "abandoned").absolute(abandoned);
+}
+
+/// Sets a gauge.
+pub fn gauge(gauge: Gauge, value: f64) {
+    metrics::gauge!(gauge.metric().name).set(value);
+}
+
+/// Marks the execution provider and scan kernel in use with 1.
+pub fn in_use(provider: &'static str, kernel: &'static str) {
+    metrics::gauge!(metric::PROVIDER.name, "provider" => provider).set(1.0);
+    metrics::gauge!(metric::KERNEL.name, "kernel" => kernel).set(1.0);
+}
+
+/// Records how long a revocation took from admission to receipt.
+pub fn revocation(took: Duration) {
+    metrics::histogram!(metric::REVOCATION_SECONDS.name).record(took.as_secs_f64());
+}

@@ -1,0 +1,263 @@
+//! Raw arguments, file and environment -> validated settings.
+//!
+//! Arguments win over the environment (clap has merged the two already), both win over the file,
+//! the file wins over the defaults.
+//!
+//! # Invariants
+//! - [`Settings`] are complete and consistent: whoever holds them need not check again.
+//! - Nothing is bound, opened or created here; files are only read.
+
+mod raw;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use raw::{LogFormat, LogSettings, Overrides, RawConfig};
+use raw::RawTls;
+
+use crate::consent::{Profile, UnknownProfile};
+use crate::index::LockMode;
+use crate::pipeline::PipelineSettings;
+use crate::service::{CallerRule, CallerRuleFault, Callers, TlsMaterial};
+use crate::types::Limits;
+
+/// How callers reach the service and prove who they are.
+pub enum Security {
+    /// No TLS, loopback only: everybody who reaches the port may do everything.
+    PlaintextLoopback,
+    /// Mutual TLS.
+    Tls(TlsMaterial),
+}
+
+/// Validated settings of one process.
+pub struct Settings {
+    /// The rules in force.
+    pub profile: Profile,
+    /// Directory of the embedded store.
+    pub data_dir: PathBuf,
+    /// File of the root key.
+    pub root_key: PathBuf,
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where Prometheus scrapes; `None` to leave metrics out.
+    pub metrics: Option<SocketAddr>,
+    /// TLS or loopback.
+    pub security: Security,
+    /// Who may call.
+    pub callers: Callers,
+    /// The model pipeline.
+    pub pipeline: PipelineSettings,
+    /// Whether the arena must be locked.
+    pub lock: LockMode,
+    /// Bounds.
+    pub limits: Limits,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+/// Settings that cannot work.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{}: cannot be read ({what})", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What it was to be.
+        what: &'static str,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The file is not valid.
+    #[error("{}: {cause}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Names line and field.
+        #[source]
+        cause: Box<toml::de::Error>,
+    },
+    /// Unknown profile.
+    #[error("profile: {0}")]
+    Profile(#[from] UnknownProfile),
+    /// No TLS on an address that others can reach.
+    #[error("listen.plaintext: {0} is not a loopback address; set up [tls], or listen on 127.0.0.1")]
+    PlaintextBeyondLoopback(SocketAddr),
+    /// Neither TLS nor plaintext.
+    #[error("[tls] is missing: name certificate, key and client_ca, or set listen.plaintext = true (--plaintext) on a loopback address")]
+    NoSecurity,
+    /// Both TLS and plaintext.
+    #[error("listen.plaintext and [tls] exclude each other")]
+    BothSecurities,
+    /// A caller's rule.
+    #[error("callers: {0}")]
+    Callers(#[from] CallerRuleFault),
+    /// mTLS without callers serves nobody.
+    #[error("[[callers]] is missing: with TLS every caller needs an entry with its certificate and role")]
+    NoCallers,
+    /// A limit that makes no sense.
+    #[error("limits.{field}: {fault}")]
+    Limit {
+        /// The limit.
+        field: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A pipeline setting.
+    #[error("pipeline.{field}: {fault}")]
+    Pipeline {
+        /// The setting.
+        field: &'static str,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+}
+
+/// Reads `file` (when one is named), lays `overrides` over it and validates the whole.
+///
+/// # Errors
+/// The first thing that is wrong, with the file and field to mend.
+pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Settings, ConfigError> {
+    let mut raw = file.map_or_else(|| Ok(RawConfig::default()), read)?;
+    if let Some(base) = file.and_then(Path::parent) {
+        raw.anchor(base);
+    }
+    raw.lay_over(overrides);
+    validate(raw)
+}
+
+fn read(path: &Path) -> Result<RawConfig, ConfigError> {
+    let text = String::from_utf8_lossy(&contents(path, "configuration")?).into_owned();
+    toml::from_str(&text).map_err(|cause| ConfigError::Invalid {
+        path: path.to_owned(),
+        cause: Box::new(cause),
+    })
+}
+
+fn contents(path: &Path, what: &'static str) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path).map_err(|cause| ConfigError::Unreadable {
+        path: path.to_owned(),
+        what,
+        cause,
+    })
+}
+
+fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
+    let profile = Profile::named(&raw.profile)?;
+    check_limits(&raw.limits)?;
+    check_pipeline(&raw.pipeline)?;
+    let security = security(raw.listen.plaintext, raw.listen.grpc, raw.tls.as_ref())?;
+    let callers = callers(&security, raw.callers)?;
+    let mut pipeline = raw.pipeline;
+    pipeline.frame_pixels = raw.limits.frame_pixels;
+    // Admission is the bound on requests; the pipeline's queue must hold all frames of those.
+    pipeline.queue = raw.limits.requests_in_flight * raw.limits.frames_per_enrolment;
+    Ok(Settings {
+        profile,
+        data_dir: raw.data_dir,
+        root_key: raw.root_key,
+        grpc: raw.listen.grpc,
+        metrics: raw.listen.metrics,
+        security,
+        callers,
+        pipeline,
+        lock: raw.index.lock,
+        limits: raw.limits,
+        log: raw.log,
+    })
+}
+
+fn security(
+    plaintext: bool,
+    address: SocketAddr,
+    tls: Option<&RawTls>,
+) -> Result<Security, ConfigError> {
+    match (plaintext, tls) {
+        (true, Some(_)) => Err(ConfigError::BothSecurities),
+        (true, None) if !address.ip().is_loopback() => {
+            Err(ConfigError::PlaintextBeyondLoopback(address))
+        }
+        (true, None) => Ok(Security::PlaintextLoopback),
+        (false, None) => Err(ConfigError::NoSecurity),
+        (false, Some(tls)) => Ok(Security::Tls(TlsMaterial {
+            certificate: contents(&tls.certificate, "tls.certificate")?,
+            key: zeroize::Zeroizing::new(contents(&tls.key, "tls.key")?),
+            client_ca: contents(&tls.client_ca, "tls.client_ca")?,
+        })),
+    }
+}
+
+fn callers(security: &Security, rules: Vec<CallerRule>) -> Result<Callers, ConfigError> {
+    match security {
+        Security::PlaintextLoopback => Ok(Callers::Loopback),
+        Security::Tls(_) if rules.is_empty() => Err(ConfigError::NoCallers),
+        Security::Tls(_) => Ok(Callers::by_certificate(rules)?),
+    }
+}
+
+fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
+    let positive = [
+        ("message_bytes", limits.message_bytes),
+        ("frames_per_enrolment", limits.frames_per_enrolment),
+        ("requests_in_flight", limits.requests_in_flight),
+        ("connections", limits.connections),
+        ("policy_bytes", limits.policy_bytes),
+        ("streams_per_connection", limits.streams_per_connection as usize),
+        ("frame_pixels", usize::try_from(limits.frame_pixels).unwrap_or(usize::MAX)),
+    ];
+    let zero = positive.iter().find(|(_, value)| *value == 0);
+    if let Some((field, _)) = zero {
+        return Err(ConfigError::Limit { field, fault: "must be at least 1" });
+    }
+    if limits.frames_per_enrolment > 8 {
+        let fault = "must be at most 8: the proto says so";
+        return Err(ConfigError::Limit { field: "frames_per_enrolment", fault });
+    }
+    Ok(())
+}
+
+fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {
+    let fault = |field, fault| Err(ConfigError::Pipeline { field, fault });
+    if pipeline.detector_size == 0 || pipeline.detector_size % 32 != 0 {
+        return fault("detector_size", "must be a multiple of 32, such as 320 or 640");
+    }
+    if pipeline.workers == Some(0) {
+        return fault("workers", "must be at least 1");
+    }
+    if pipeline.max_batch == 0 {
+        return fault("max_batch", "must be at least 1");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(toml: &str) -> String {
+        let raw: RawConfig = toml::from_str(toml).unwrap();
+        validate(raw).err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn plaintext_is_for_loopback_only_and_must_be_asked_for() {
+        assert!(fault("").contains("[tls] is missing"));
+        let open = "[listen]\nplaintext = true\ngrpc = \"0.0.0.0:7400\"";
+        assert!(fault(open).contains("not a loopback address"));
+        assert_eq!(fault("[listen]\nplaintext = true"), "");
+    }
+
+    #[test]
+    fn a_mistake_names_its_field() {
+        let unknown = toml::from_str::<RawConfig>("[listen]\nplain = true").unwrap_err();
+        assert!(unknown.to_string().contains("plain"), "{unknown}");
+        assert!(fault("profile = \"xx\"").starts_with("profile"));
+        let zero = "[listen]\nplaintext = true\n[limits]\nconnections = 0";
+        assert!(fault(zero).contains("limits.connections"));
+        let odd = "[listen]\nplaintext = true\n[pipeline]\ndetector_size = 333";
+        assert!(fault(odd).contains("pipeline.detector_size"));
+    }
+}

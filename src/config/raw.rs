@@ -1,0 +1,182 @@
+//! Settings as written, before anything is checked.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::index::LockMode;
+use crate::pipeline::{PipelineSettings, ProviderChoice};
+use crate::service::CallerRule;
+use crate::types::Limits;
+
+/// Default port of the service.
+const GRPC_PORT: u16 = 7400;
+/// Default port of the metrics.
+const METRICS_PORT: u16 = 9464;
+
+/// The configuration file.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// Policy profile: "cn" or "open".
+    pub profile: String,
+    /// Directory of the embedded store.
+    pub data_dir: PathBuf,
+    /// File of the root key; keep it out of the data directory's backups.
+    pub root_key: PathBuf,
+    /// Ports.
+    pub listen: RawListen,
+    /// Certificates.
+    pub tls: Option<RawTls>,
+    /// Who may call.
+    pub callers: Vec<CallerRule>,
+    /// The model pipeline.
+    pub pipeline: PipelineSettings,
+    /// The index.
+    pub index: RawIndex,
+    /// Bounds.
+    pub limits: Limits,
+    /// Logging.
+    pub log: LogSettings,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            profile: "cn".to_owned(),
+            data_dir: PathBuf::from("data"),
+            root_key: PathBuf::from("root.key"),
+            listen: RawListen::default(),
+            tls: None,
+            callers: Vec::new(),
+            pipeline: PipelineSettings::default(),
+            index: RawIndex::default(),
+            limits: Limits::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+/// `[listen]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawListen {
+    /// Where gRPC listens.
+    pub grpc: SocketAddr,
+    /// Where Prometheus scrapes.
+    pub metrics: Option<SocketAddr>,
+    /// Serve without TLS; loopback only.
+    pub plaintext: bool,
+}
+
+impl Default for RawListen {
+    fn default() -> Self {
+        Self {
+            grpc: SocketAddr::from((Ipv4Addr::LOCALHOST, GRPC_PORT)),
+            metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, METRICS_PORT))),
+            plaintext: false,
+        }
+    }
+}
+
+/// `[tls]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTls {
+    /// PEM of the server's certificate chain.
+    pub certificate: PathBuf,
+    /// PEM of its private key.
+    pub key: PathBuf,
+    /// PEM of the authorities that sign callers' certificates.
+    pub client_ca: PathBuf,
+}
+
+/// `[index]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawIndex {
+    /// "best-effort" or "required".
+    pub lock: LockMode,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// Text for people or JSON for machines.
+    pub format: LogFormat,
+    /// A tracing filter, such as "info" or "assent=debug".
+    pub filter: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, filter: "info".to_owned() }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What arguments and environment say; `None` leaves the file's word.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// Policy profile.
+    pub profile: Option<String>,
+    /// Directory of the store.
+    pub data_dir: Option<PathBuf>,
+    /// File of the root key.
+    pub root_key: Option<PathBuf>,
+    /// Where gRPC listens.
+    pub listen: Option<SocketAddr>,
+    /// Where Prometheus scrapes.
+    pub metrics: Option<SocketAddr>,
+    /// No metrics port.
+    pub no_metrics: bool,
+    /// No TLS.
+    pub plaintext: bool,
+    /// Directory of the model packs.
+    pub models_dir: Option<PathBuf>,
+    /// Execution provider.
+    pub provider: Option<ProviderChoice>,
+}
+
+impl RawConfig {
+    /// Paths in a file are relative to the file.
+    pub(super) fn anchor(&mut self, base: &Path) {
+        let mut paths = vec![&mut self.data_dir, &mut self.root_key, &mut self.pipeline.models_dir];
+        paths.extend(self.pipeline.runtime.as_mut());
+        if let Some(tls) = &mut self.tls {
+            paths.extend([&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
+        }
+        for path in paths {
+            *path = base.join(&*path);
+        }
+    }
+
+    /// Arguments win over the file.
+    pub(super) fn lay_over(&mut self, over: Overrides) {
+        replace(&mut self.profile, over.profile);
+        replace(&mut self.data_dir, over.data_dir);
+        replace(&mut self.root_key, over.root_key);
+        replace(&mut self.listen.grpc, over.listen);
+        replace(&mut self.pipeline.models_dir, over.models_dir);
+        replace(&mut self.pipeline.provider, over.provider);
+        self.listen.metrics = if over.no_metrics { None } else { over.metrics.or(self.listen.metrics) };
+        self.listen.plaintext |= over.plaintext;
+    }
+}
+
+fn replace<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}

@@ -1,0 +1,420 @@
+//! Enrol: one subject, one consent, one template.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::receipt::{Receipt, consent_receipt};
+use super::verify::record_stages;
+use super::{Engine, Probe, ProbeFault, VerifyError};
+use crate::consent::{Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, Sha256};
+use crate::index::{IndexError, NewTemplate};
+use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
+use crate::store::{IdempotentWrite, PriorAnswer, StoreError, StoredRecord};
+use crate::telemetry::{self, Stage};
+use crate::types::{
+    ControllerId, Embedding, IdempotencyKey, Quality, QualityReason, RecordId, Revision,
+    SubjectRef, Timestamp,
+};
+
+/// FMR at which two frames of one enrolment must agree to be the same face.
+const SAME_FACE_FMR: f64 = 1e-4;
+/// FPIR of the duplicate search: the share of new people who look enrolled already by chance.
+const DUPLICATE_FPIR: f64 = 1e-3;
+/// Candidates looked at in the duplicate search.
+const MOST_DUPLICATES: usize = 4;
+/// Smallest distance between the eyes of an enrolment photo, pixels. Larger than a gate's: a
+/// template is made once and serves for a year.
+const ENROLMENT_EYE_DISTANCE_PX: f32 = 24.0;
+
+/// One enrolment as asked for.
+pub struct EnrolCommand {
+    /// Same key, same answer.
+    pub idempotency_key: IdempotencyKey,
+    /// As on the wire, checked by admission.
+    pub subject: String,
+    /// As on the wire, checked by admission.
+    pub controller: String,
+    /// As on the wire, checked by admission.
+    pub consent: ConsentDraft,
+    /// 1 to 8 frames of one face.
+    pub frames: Vec<Probe>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// What was enrolled.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// The template's record.
+    pub record: RecordId,
+    /// When the consent ends.
+    pub expires_at: Timestamp,
+    /// The revision that holds it.
+    pub revision: Revision,
+    /// For the person.
+    pub receipt: Receipt,
+    /// One a frame.
+    pub quality: Vec<Quality>,
+    /// Others who look the same, where policy flags them.
+    pub duplicates: Vec<Duplicate>,
+}
+
+/// Another subject with the same face in the same scope.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Duplicate {
+    /// The other subject.
+    pub subject: SubjectRef,
+    /// Its record.
+    pub record: RecordId,
+}
+
+/// The part of [`Enrolled`] that is kept, sealed, for repeats of the call.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    record: RecordId,
+    expires_at: Timestamp,
+    receipt: Receipt,
+    quality: Vec<Quality>,
+    duplicates: Vec<Duplicate>,
+}
+
+/// Why nobody was enrolled. Nothing was stored.
+#[derive(Debug, Error)]
+pub enum EnrolError {
+    /// The consent does not allow it.
+    #[error(transparent)]
+    Consent(#[from] ConsentRefusal),
+    /// Too few or too many frames.
+    #[error("an enrolment takes 1 to {limit} frames, not {found}")]
+    Frames {
+        /// Frames sent.
+        found: usize,
+        /// Most frames.
+        limit: usize,
+    },
+    /// A frame cannot be decoded.
+    #[error("{fault}")]
+    Decode {
+        /// Which frame, from 0.
+        frame: usize,
+        /// Why.
+        #[source]
+        fault: DecodeError,
+    },
+    /// An embedding is not usable.
+    #[error("{fault}")]
+    Probe {
+        /// Which frame, from 0.
+        frame: usize,
+        /// Why.
+        #[source]
+        fault: ProbeFault,
+    },
+    /// At least one frame is not good enough for a template.
+    #[error("a frame is not good enough for a template")]
+    LowQuality {
+        /// One a frame.
+        quality: Vec<Quality>,
+    },
+    /// Somebody in the same scope looks the same.
+    #[error("this face is already enrolled in this scope under another subject")]
+    Duplicate,
+    /// The key was used for another enrolment.
+    #[error("this idempotency key was used for a different enrolment")]
+    KeyReused,
+    /// The key's enrolment was revoked since.
+    #[error("the record enrolled under this idempotency key has been revoked")]
+    Revoked,
+    /// The consent record has been used before.
+    #[error("this consent id has been used before; every enrolment needs a consent of its own")]
+    ConsentUsed,
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the template was made")]
+    Late,
+    /// No room.
+    #[error("the service is at capacity")]
+    Overloaded,
+    /// Stopping.
+    #[error("the service is not serving")]
+    Stopped,
+    /// The store.
+    #[error("the enrolment could not be stored")]
+    Store(#[source] StoreError),
+    /// The index.
+    #[error("the enrolment could not be indexed")]
+    Index(#[source] IndexError),
+    /// A fault of ours.
+    #[error("internal fault")]
+    Internal,
+}
+
+impl Engine {
+    /// Enrols one subject under one consent. When it returns, the template is durable and
+    /// searchable.
+    ///
+    /// # Errors
+    /// See [`EnrolError`]; nothing is stored then.
+    pub async fn enrol(self: &Arc<Self>, command: EnrolCommand) -> Result<Enrolled, EnrolError> {
+        let EnrolCommand { idempotency_key, subject, controller, consent, frames, deadline } =
+            command;
+        let policy = self.policy();
+        let admitted =
+            policy.admit(&self.profile, &controller, &subject, consent, Timestamp::now())?;
+        let digest = request_digest(&admitted, frames.len());
+        if let Some(prior) = self.prior(&admitted, &idempotency_key, digest).await? {
+            return Ok(prior);
+        }
+        let (parts, quality) = self.embed_all(frames, deadline).await?;
+        let frames = parts.len();
+        let template = self.fuse(parts, &quality)?;
+        let key = KeyedRequest { key: idempotency_key, digest };
+        let work = Arc::clone(self).commit(admitted, key, template, frames, quality);
+        // On a task of its own: a caller that goes away does not stop a commit half way.
+        match tokio::spawn(self.tasks.track_future(work)).await {
+            Ok(outcome) => outcome,
+            Err(_panicked) => Err(EnrolError::Internal),
+        }
+    }
+
+    async fn prior(
+        &self,
+        admitted: &Admitted,
+        key: &IdempotencyKey,
+        digest: [u8; 32],
+    ) -> Result<Option<Enrolled>, EnrolError> {
+        let controller = &admitted.consent.controller;
+        match self.store.idempotent(controller, key).await.map_err(EnrolError::Store)? {
+            None => Ok(None),
+            Some(PriorAnswer::Erased) => Err(EnrolError::Revoked),
+            Some(PriorAnswer::Answered { request_digest, .. }) if request_digest != digest => {
+                Err(EnrolError::KeyReused)
+            }
+            Some(PriorAnswer::Answered { answer, revision, .. }) => {
+                replay(&answer, revision).map(Some)
+            }
+        }
+    }
+
+    /// Embeds all frames; their order is kept.
+    async fn embed_all(
+        &self,
+        frames: Vec<Probe>,
+        deadline: Option<Instant>,
+    ) -> Result<(Vec<Embedding>, Vec<Quality>), EnrolError> {
+        let (found, limit) = (frames.len(), self.limits.frames_per_enrolment);
+        if found == 0 || found > limit {
+            return Err(EnrolError::Frames { found, limit });
+        }
+        let looks = frames.into_iter().enumerate().map(|(i, f)| self.embed_one(i, f, deadline));
+        let mut parts = Vec::with_capacity(found);
+        let mut quality = Vec::with_capacity(found);
+        for look in join_all(looks).await {
+            let (embedding, measured) = look?;
+            parts.extend(embedding);
+            quality.push(measured);
+        }
+        if quality.iter().any(|q| !q.reasons.is_empty()) {
+            return Err(EnrolError::LowQuality { quality });
+        }
+        Ok((parts, quality))
+    }
+
+    /// No embedding means that the quality holds a reason.
+    async fn embed_one(
+        &self,
+        frame: usize,
+        probe: Probe,
+        deadline: Option<Instant>,
+    ) -> Result<(Option<Embedding>, Quality), EnrolError> {
+        let picture = match probe {
+            Probe::Embedding { values, contract } => {
+                let embedding = self
+                    .embedding_of(values, &contract)
+                    .map_err(|fault| EnrolError::Probe { frame, fault })?;
+                return Ok((Some(embedding), Quality::default()));
+            }
+            Probe::Frame(picture) => picture,
+        };
+        let demands = FaceDemands {
+            min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX,
+            single_face: true,
+        };
+        match self.pipeline.embed(picture, demands, Ticket { deadline }).await {
+            Ok(Embedded { embedding, quality, timings }) => {
+                record_stages(&timings);
+                Ok((Some(embedding), quality))
+            }
+            Err(PipelineError::NoFace) => Ok((None, without_face())),
+            Err(PipelineError::SeveralFaces(quality) | PipelineError::LowQuality(quality)) => {
+                Ok((None, quality))
+            }
+            Err(PipelineError::Decode(fault)) => Err(EnrolError::Decode { frame, fault }),
+            Err(PipelineError::Late) => Err(EnrolError::Late),
+            Err(PipelineError::Overloaded) => Err(EnrolError::Overloaded),
+            Err(PipelineError::Stopped) => Err(EnrolError::Stopped),
+            Err(PipelineError::Internal) => Err(EnrolError::Internal),
+        }
+    }
+
+    /// One template from frames that show one face.
+    fn fuse(&self, parts: Vec<Embedding>, quality: &[Quality]) -> Result<Embedding, EnrolError> {
+        let same = self.calibration.threshold_for_fmr(SAME_FACE_FMR).similarity;
+        let (first, rest) = parts.split_first().ok_or(EnrolError::Internal)?;
+        if rest.iter().all(|part| first.cosine(part) >= same) {
+            return Embedding::fuse(&parts).map_err(|_cancelled_out| EnrolError::Internal);
+        }
+        let mut quality = quality.to_vec();
+        for (q, part) in quality.iter_mut().zip(&parts).skip(1) {
+            if first.cosine(part) < same {
+                q.reasons.push(QualityReason::Inconsistent);
+            }
+        }
+        Err(EnrolError::LowQuality { quality })
+    }
+
+    async fn commit(
+        self: Arc<Self>,
+        admitted: Admitted,
+        request: KeyedRequest,
+        template: Embedding,
+        frames: usize,
+        quality: Vec<Quality>,
+    ) -> Result<Enrolled, EnrolError> {
+        let alone = match admitted.duplicates() {
+            DuplicatePolicy::Refuse => Some(self.duplicate_check.lock().await),
+            DuplicatePolicy::Flag => None,
+        };
+        let duplicates = self.duplicates(&admitted, &template).await?;
+        if alone.is_some() && !duplicates.is_empty() {
+            return Err(EnrolError::Duplicate);
+        }
+        let record = self.new_record(&admitted, frames);
+        let answer = Answer {
+            record: record.id,
+            expires_at: record.consent.expires_at,
+            receipt: consent_receipt(self.store.signer(), &record),
+            quality,
+            duplicates,
+        };
+        let revision = self.store_record(&record, &template, request, &answer).await?;
+        if let Err(fault) = self.index.insert(new_template(&record), &template) {
+            self.unstore(record.id).await;
+            return Err(EnrolError::Index(fault));
+        }
+        self.advance(revision);
+        Ok(answer.at(revision))
+    }
+
+    /// Live templates of other subjects in the consent's class that look like `template`.
+    async fn duplicates(
+        &self,
+        admitted: &Admitted,
+        template: &Embedding,
+    ) -> Result<Vec<Duplicate>, EnrolError> {
+        let grant = admitted.grant();
+        let now = Timestamp::now();
+        let found = match self.search(&grant, template.clone(), now).await {
+            Ok(found) => found,
+            Err(VerifyError::Index(fault)) => return Err(EnrolError::Index(fault)),
+            Err(_other) => return Err(EnrolError::Internal),
+        };
+        let threshold =
+            self.calibration.threshold_for_fpir(DUPLICATE_FPIR, found.searched).similarity;
+        Ok(found
+            .candidates
+            .iter()
+            .take_while(|candidate| candidate.similarity() >= threshold)
+            .take(MOST_DUPLICATES)
+            .filter_map(|candidate| self.index.confirm(&grant, candidate, now))
+            .filter(|held| *held.subject() != admitted.subject)
+            .map(|held| Duplicate { subject: held.subject().clone(), record: held.record() })
+            .collect())
+    }
+
+    fn new_record(&self, admitted: &Admitted, frames: usize) -> StoredRecord {
+        StoredRecord {
+            id: RecordId::random(),
+            subject: admitted.subject.clone(),
+            consent: admitted.consent.clone(),
+            model: self.pipeline.contract().clone(),
+            generation: 0,
+            frames: u32::try_from(frames).unwrap_or(u32::MAX),
+            enrolled_at: Timestamp::now(),
+        }
+    }
+
+    async fn store_record(
+        &self,
+        record: &StoredRecord,
+        template: &Embedding,
+        request: KeyedRequest,
+        answer: &Answer,
+    ) -> Result<Revision, EnrolError> {
+        let begun = Instant::now();
+        let write = IdempotentWrite {
+            controller: record.consent.controller.clone(),
+            key: request.key,
+            request_digest: request.digest,
+            answer: serde_json::to_vec(answer).map_err(|_never| EnrolError::Internal)?,
+        };
+        let outcome = self.store.enrol(record, template, write).await;
+        telemetry::stage(Stage::Commit, begun.elapsed());
+        outcome.map_err(|fault| match fault {
+            StoreError::IdempotencyTaken => EnrolError::KeyReused,
+            StoreError::ConsentTaken => EnrolError::ConsentUsed,
+            other => EnrolError::Store(other),
+        })
+    }
+
+    /// Takes back a record that the index could not hold, so that a restart does not bring it up.
+    async fn unstore(&self, record: RecordId) {
+        let now = Timestamp::now();
+        let cause = crate::store::RevocationCause::Withdrawn;
+        if let Err(fault) = self.store.revoke(&[record], now, cause).await {
+            tracing::error!(%record, %fault, "a record that could not be indexed stays stored");
+        }
+    }
+}
+
+/// An idempotency key and the digest of what it was used for.
+struct KeyedRequest {
+    key: IdempotencyKey,
+    digest: [u8; 32],
+}
+
+impl Answer {
+    fn at(self, revision: Revision) -> Enrolled {
+        let Self { record, expires_at, receipt, quality, duplicates } = self;
+        Enrolled { record, expires_at, revision, receipt, quality, duplicates }
+    }
+}
+
+fn replay(answer: &[u8], revision: Revision) -> Result<Enrolled, EnrolError> {
+    let answer: Answer =
+        serde_json::from_slice(answer).map_err(|_not_ours| EnrolError::Internal)?;
+    Ok(answer.at(revision))
+}
+
+/// What an idempotency key stands for. Frames are counted, not digested: a digest of a face is
+/// derived from a face.
+fn request_digest(admitted: &Admitted, frames: usize) -> [u8; 32] {
+    let facts = serde_json::json!([admitted.subject, admitted.consent, frames]);
+    Sha256::of(facts.to_string().as_bytes()).0
+}
+
+fn without_face() -> Quality {
+    Quality { reasons: vec![QualityReason::NoFace], ..Quality::default() }
+}
+
+pub(super) fn new_template(record: &StoredRecord) -> NewTemplate {
+    NewTemplate {
+        record: record.id,
+        subject: record.subject.clone(),
+        consent: record.consent.tag(),
+        matches_until: record.consent.matches_until(),
+    }
+}

@@ -1,0 +1,234 @@
+//! The use cases: verify, enrol, revoke, describe, apply. Each reads as the request's story and
+//! holds no algorithm of its own.
+//!
+//! # Invariants
+//! - A template enters the index after its commit is durable, and leaves it before its
+//!   revocation is committed.
+//! - What was begun on the store is finished even when the caller goes away: commits run on tasks
+//!   that [`Engine::drain`] joins.
+//! - Revocation takes no permit and waits in no queue that verification or enrolment can fill.
+
+mod enrol;
+mod policy;
+mod receipt;
+mod revoke;
+mod status;
+mod verify;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use thiserror::Error;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
+pub use policy::{ApplyError, Applied, NoticeError};
+pub use receipt::Receipt;
+pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
+pub use status::{EngineStatus, Held};
+pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
+
+use crate::consent::{Calibration, Policy, Profile};
+use crate::index::{Index, IndexError};
+use crate::pipeline::{Frame, Pipeline};
+use crate::store::{OpenedRecord, Store, StoreError};
+use crate::types::{
+    ControllerId, EmbeddingError, Limits, ModelContract, RecordId, Revision, SubjectRef, Timestamp,
+};
+
+/// One face in the form in which the caller has it.
+pub enum Probe {
+    /// A picture, frame or crop for the pipeline.
+    Frame(Frame),
+    /// An embedding that the caller computed.
+    Embedding {
+        /// As received, not normalised.
+        values: Vec<f32>,
+        /// The contract that the caller says made it.
+        contract: ModelContract,
+    },
+}
+
+/// The running use cases over one store, index and pipeline.
+pub struct Engine {
+    profile: Profile,
+    limits: Limits,
+    calibration: Calibration,
+    policy: RwLock<Arc<Policy>>,
+    /// Held while a policy is applied, so that two documents never interleave.
+    applying: tokio::sync::Mutex<()>,
+    store: Store,
+    index: Arc<Index>,
+    pipeline: Pipeline,
+    /// The newest revision that this process has applied.
+    revision: AtomicU64,
+    quarantined: Mutex<Vec<RecordId>>,
+    /// Records that are dead in the index and whose revocation the store has not confirmed.
+    limbo: Mutex<HashMap<RecordId, revoke::Limbo>>,
+    /// One enrolment at a time where duplicates are refused.
+    duplicate_check: tokio::sync::Mutex<()>,
+    tasks: TaskTracker,
+    started_at: Timestamp,
+}
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// The rules.
+    pub profile: Profile,
+    /// The bounds.
+    pub limits: Limits,
+    /// The opened store.
+    pub store: Store,
+    /// The empty index.
+    pub index: Index,
+    /// The warm pipeline.
+    pub pipeline: Pipeline,
+}
+
+/// Why an engine could not start.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored policy is not valid under this profile.
+    #[error("the stored policy could not be read: {0}")]
+    Policy(String),
+    /// The model pack's calibration table is not usable.
+    #[error("the model pack's calibration could not be read: {0}")]
+    Calibration(String),
+    /// The index could not take the templates.
+    #[error("the index could not be built: {0}")]
+    Index(#[from] IndexError),
+}
+
+impl Engine {
+    /// Reads policy and templates from the store and builds the index.
+    ///
+    /// # Errors
+    /// A store, policy, calibration or index that is not usable. One bad record is quarantined
+    /// and counted, not fatal.
+    pub async fn open(parts: EngineParts) -> Result<Arc<Self>, OpenError> {
+        let EngineParts { profile, limits, store, index, pipeline } = parts;
+        let calibration = Calibration::parse(pipeline.calibration())
+            .map_err(|fault| OpenError::Calibration(fault.to_string()))?;
+        let policy = policy::stored(&store, &profile).await?;
+        let mut refused = None;
+        let report = store
+            .load(|opened| {
+                if let Err(fault) = index_opened(&index, opened) {
+                    refused.get_or_insert(fault);
+                }
+            })
+            .await?;
+        if let Some(fault) = refused {
+            return Err(fault.into());
+        }
+        let quarantined: Vec<RecordId> = report.quarantined.iter().map(|(id, _)| *id).collect();
+        for (record, reason) in &report.quarantined {
+            tracing::warn!(%record, %reason, "record quarantined");
+        }
+        tracing::info!(templates = report.loaded, revision = %report.revision, "index built");
+        Ok(Arc::new(Self {
+            profile,
+            limits,
+            calibration,
+            policy: RwLock::new(Arc::new(policy)),
+            applying: tokio::sync::Mutex::new(()),
+            store,
+            index: Arc::new(index),
+            pipeline,
+            revision: AtomicU64::new(report.revision.0),
+            quarantined: Mutex::new(quarantined),
+            limbo: Mutex::new(HashMap::new()),
+            duplicate_check: tokio::sync::Mutex::new(()),
+            tasks: TaskTracker::new(),
+            started_at: Timestamp::now(),
+        }))
+    }
+
+    /// Whether every part works: false for good after a fault that leaves the store in doubt or a
+    /// panic in the pipeline.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.store.is_healthy() && self.pipeline.is_healthy() && !self.index.is_poisoned()
+    }
+
+    /// The bounds on requests.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The newest applied revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// Waits until every begun commit is finished.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn advance(&self, revision: Revision) {
+        self.revision.fetch_max(revision.0, Ordering::AcqRel);
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps [`Engine::drain`] waiting while it lives.
+    fn task(&self) -> TaskTrackerToken {
+        self.tasks.token()
+    }
+
+    fn embedding_of(
+        &self,
+        values: Vec<f32>,
+        contract: &ModelContract,
+    ) -> Result<crate::types::Embedding, ProbeFault> {
+        let wanted = self.pipeline.contract();
+        if contract != wanted {
+            return Err(ProbeFault::Contract { wanted: wanted.clone() });
+        }
+        let embedding = crate::types::Embedding::normalise(values)?;
+        if embedding.width() == self.pipeline.width() {
+            Ok(embedding)
+        } else {
+            Err(EmbeddingError::Width { width: embedding.width() }.into())
+        }
+    }
+}
+
+/// What is wrong with an embedding that a caller sent.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProbeFault {
+    /// Not a direction of the right width.
+    #[error(transparent)]
+    Embedding(#[from] EmbeddingError),
+    /// Made by another model.
+    #[error("the embedding is of another model contract; this gallery holds {wanted}")]
+    Contract {
+        /// The gallery's contract.
+        wanted: ModelContract,
+    },
+}
+
+fn index_opened(index: &Index, opened: OpenedRecord) -> Result<(), IndexError> {
+    let template = enrol::new_template(&opened.record);
+    index.insert(template, &opened.template).map(|_slot| ())
+}
+
+/// Names a record's owner: what a controller may ask about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectKey {
+    /// The controller.
+    pub controller: ControllerId,
+    /// Its subject.
+    pub subject: SubjectRef,
+}

@@ -1,0 +1,111 @@
+//! Applying and reading policy, and the public reads of notices.
+
+use std::sync::{Arc, PoisonError};
+
+use thiserror::Error;
+
+use super::{Engine, OpenError};
+use crate::consent::{Change, ChangeKind, Notice, Policy, PolicyDocument, PolicyError, Profile};
+use crate::store::{Store, StoreError};
+use crate::types::{ControllerId, NoticeId, NoticeVersion, Revision, Timestamp};
+
+/// What applying a document did, or would do.
+#[derive(Debug)]
+pub struct Applied {
+    /// One an object of the document, in its order.
+    pub changes: Vec<Change>,
+    /// The revision that holds the policy.
+    pub revision: Revision,
+}
+
+/// Why a document was not applied. Nothing changed.
+#[derive(Debug, Error)]
+pub enum ApplyError {
+    /// The document is wrong.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The store.
+    #[error("the policy could not be stored")]
+    Store(#[from] StoreError),
+}
+
+/// Why there is no such notice to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NoticeError {
+    /// Not applied.
+    #[error("no such notice, or no such version of it")]
+    Unknown,
+}
+
+/// The policy that the store holds; empty before the first document.
+pub(super) async fn stored(store: &Store, profile: &Profile) -> Result<Policy, OpenError> {
+    let Some((bytes, _revision)) = store.policy().await? else {
+        return Ok(Policy::default());
+    };
+    let unreadable = |fault: &dyn std::fmt::Display| OpenError::Policy(fault.to_string());
+    let text = std::str::from_utf8(&bytes).map_err(|fault| unreadable(&fault))?;
+    let document = PolicyDocument::parse(text).map_err(|fault| unreadable(&fault))?;
+    let (policy, _changes) =
+        Policy::default().apply(document, profile).map_err(|fault| unreadable(&fault))?;
+    Ok(policy)
+}
+
+impl Engine {
+    /// Applies a document as a whole, or says what it would change.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub async fn apply(&self, toml: &str, dry_run: bool) -> Result<Applied, ApplyError> {
+        let document = PolicyDocument::parse(toml)?;
+        let _alone = self.applying.lock().await;
+        let _drain_waits = self.task();
+        let (policy, changes) = self.policy().apply(document, &self.profile)?;
+        let changed = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
+        if changed && !dry_run {
+            let revision = self.store.put_policy(policy.to_toml().as_bytes()).await?;
+            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+            self.advance(revision);
+        }
+        Ok(Applied { changes, revision: self.revision() })
+    }
+
+    /// The applied policy as TOML, and the revision of this answer.
+    #[must_use]
+    pub fn read_policy(&self) -> (String, Revision) {
+        (self.policy().to_toml(), self.revision())
+    }
+
+    /// One version of a notice, or the current one, and whether it is the current one.
+    ///
+    /// # Errors
+    /// No such notice.
+    pub fn notice(
+        &self,
+        controller: &ControllerId,
+        notice: &NoticeId,
+        version: Option<&NoticeVersion>,
+    ) -> Result<(Notice, bool), NoticeError> {
+        let policy = self.policy();
+        let now = Timestamp::now();
+        let current = policy.current_notice(controller, notice, now);
+        let wanted = match version {
+            Some(version) => policy.notice(controller, notice, version),
+            None => current,
+        };
+        let wanted = wanted.ok_or(NoticeError::Unknown)?;
+        let is_current = current.is_some_and(|current| current.version == wanted.version);
+        Ok((wanted.clone(), is_current))
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Whether the controller is applied.
+    #[must_use]
+    pub fn knows_controller(&self, controller: &ControllerId) -> bool {
+        self.policy().controller(controller).is_some()
+    }
+}

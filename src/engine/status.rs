@@ -1,0 +1,92 @@
+//! What is held and how the service does.
+
+use std::sync::PoisonError;
+
+use super::Engine;
+use crate::consent::{ConsentTag, SubjectClass};
+use crate::index::IndexStatus;
+use crate::pipeline::{Counters, PackInfo, Provider};
+use crate::store::StoreError;
+use crate::types::{ControllerId, ModelContract, RecordId, Revision, SubjectRef, Timestamp};
+
+/// A snapshot for operators.
+#[derive(Debug, Clone)]
+pub struct EngineStatus {
+    /// When the engine was opened.
+    pub started_at: Timestamp,
+    /// Newest applied revision.
+    pub revision: Revision,
+    /// The index.
+    pub index: IndexStatus,
+    /// The model pack.
+    pub pack: PackInfo,
+    /// The execution provider in use.
+    pub provider: Provider,
+    /// The pipeline's counters.
+    pub counters: Counters,
+    /// Records that could not be opened.
+    pub quarantined: Vec<RecordId>,
+}
+
+/// One record held about a subject.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// The record.
+    pub record: RecordId,
+    /// Its consent.
+    pub tag: ConsentTag,
+    /// Adult or child.
+    pub subject_class: SubjectClass,
+    /// For children.
+    pub reconsent_by: Option<Timestamp>,
+    /// Frames of the template.
+    pub frames: u32,
+    /// Its model contract.
+    pub model: ModelContract,
+    /// Whether it can match now.
+    pub live: bool,
+}
+
+impl Engine {
+    /// A snapshot for operators and metrics.
+    #[must_use]
+    pub fn status(&self) -> EngineStatus {
+        EngineStatus {
+            started_at: self.started_at,
+            revision: self.revision(),
+            index: self.index.status(),
+            pack: self.pipeline.pack().clone(),
+            provider: self.pipeline.provider(),
+            counters: self.pipeline.counters(),
+            quarantined: self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// What is held about a subject; no biometrics.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn describe(
+        &self,
+        controller: &ControllerId,
+        subject: &SubjectRef,
+    ) -> Result<(Vec<Held>, Revision), StoreError> {
+        let revision = self.revision();
+        let now = Timestamp::now();
+        let mut held = Vec::new();
+        for record in self.index.records_of_subject(controller, subject) {
+            if let Some(stored) = self.store.describe(record).await? {
+                held.push(Held {
+                    record,
+                    tag: stored.consent.tag(),
+                    subject_class: stored.consent.subject_class,
+                    reconsent_by: stored.consent.reconsent_by,
+                    frames: stored.frames,
+                    model: stored.model,
+                    live: stored.consent.matches_until() > now,
+                });
+            }
+        }
+        Ok((held, revision))
+    }
+}

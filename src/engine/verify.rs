@@ -1,0 +1,326 @@
+//! Verify: one probe, one gate, one decision.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::{Engine, Probe, ProbeFault};
+use crate::consent::{Alternatives, Comparison, GatePass, GateRefusal, Grant, Intent};
+use crate::index::{Found, IndexError, Match};
+use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
+use crate::telemetry::{self, Stage};
+use crate::types::{Embedding, GateId, Quality, Revision, SubjectRef, Timestamp};
+
+/// Templates up to which a search runs where the request runs: about 0.1 ms of one core. Larger
+/// searches go to a thread that may block.
+const INLINE_TEMPLATES: usize = 4_000;
+/// Candidates asked of the index: the best one and those behind it, should it die before emission.
+const CANDIDATES: usize = 4;
+
+/// The gate's own liveness verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PadVerdict {
+    /// The gate has no liveness check.
+    None,
+    /// A living person.
+    Live,
+    /// A photo, screen or mask.
+    Spoof,
+}
+
+/// What a gate asks.
+pub struct VerifyCommand {
+    /// The gate.
+    pub gate: GateId,
+    /// The person's act.
+    pub intent: Option<Intent>,
+    /// When the frame was taken.
+    pub captured_at: Option<Timestamp>,
+    /// 1:1 against this subject, else 1:N.
+    pub claimed: Option<SubjectRef>,
+    /// The face.
+    pub probe: Probe,
+    /// The gate's liveness verdict.
+    pub pad: PadVerdict,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// The answer to one probe.
+pub enum Decision {
+    /// Enrolled, under a live consent for this gate.
+    Match(Match),
+    /// Nobody; withdrawn, expired and unknown look alike.
+    NoMatch,
+    /// No face in the frame.
+    NoFace,
+    /// Several faces where one is wanted.
+    SeveralFaces,
+    /// Not good enough.
+    LowQuality,
+    /// The gate saw a spoof.
+    SpoofSuspected,
+    /// Too old a frame.
+    StaleFrame,
+}
+
+/// Where the time of one request went; a stage that did not run is zero.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// The pipeline's stages.
+    pub pipeline: StageTimings,
+    /// Searching.
+    pub search: Duration,
+    /// All of it.
+    pub total: Duration,
+}
+
+/// A decision and what belongs to it.
+pub struct Verdict {
+    /// The decision.
+    pub decision: Decision,
+    /// What was compared.
+    pub comparison: Comparison,
+    /// Whether the gate may see the similarity.
+    pub expose_similarity: bool,
+    /// The gate's other ways in.
+    pub alternatives: Alternatives,
+    /// What was measured about the face.
+    pub quality: Option<Quality>,
+    /// The revision that the answer rests on.
+    pub revision: Revision,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Why there is no decision.
+#[derive(Debug, Error)]
+pub enum VerifyError {
+    /// The gate is unknown or may not ask this.
+    #[error(transparent)]
+    Gate(#[from] GateRefusal),
+    /// The frame is from the future.
+    #[error("the frame was taken more than {limit_ms} ms in the future; check the gate's clock")]
+    FutureFrame {
+        /// The tolerance.
+        limit_ms: u64,
+    },
+    /// The frame cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The embedding is not usable.
+    #[error(transparent)]
+    Probe(#[from] ProbeFault),
+    /// The caller's deadline passed.
+    #[error("the deadline passed before there was a decision")]
+    Late,
+    /// No room in the pipeline.
+    #[error("the service is at capacity")]
+    Overloaded,
+    /// The service is stopping.
+    #[error("the service is not serving")]
+    Stopped,
+    /// A fault of ours.
+    #[error("the search failed")]
+    Index(#[from] IndexError),
+    /// A fault of ours.
+    #[error("internal fault")]
+    Internal,
+}
+
+/// What the pipeline said about a probe.
+enum Seen {
+    Face(Embedding, Option<Quality>, StageTimings),
+    Nothing(Decision, Option<Quality>),
+}
+
+impl Engine {
+    /// Decides about one probe at one gate.
+    ///
+    /// # Errors
+    /// See [`VerifyError`]; what is merely no match is a decision, not an error.
+    pub async fn verify(&self, command: VerifyCommand) -> Result<Verdict, VerifyError> {
+        let begun = Instant::now();
+        let pass = self.policy().open_gate(&self.profile, &command.gate)?;
+        pass.check_intent(&self.profile, command.intent)?;
+        let comparison = comparison_of(&command);
+        pass.check_comparison(comparison)?;
+        let mut verdict = self.blank(&pass, comparison);
+        if let Some(decision) = self.before_looking(&command)? {
+            return Ok(finish(verdict, decision, begun));
+        }
+        let deadline = command.deadline;
+        match self.look(command.probe, &pass, deadline).await? {
+            Seen::Nothing(decision, quality) => {
+                verdict.quality = quality;
+                Ok(finish(verdict, decision, begun))
+            }
+            Seen::Face(embedding, quality, stages) => {
+                verdict.quality = quality;
+                verdict.timings.pipeline = stages;
+                if is_past(deadline) {
+                    return Err(VerifyError::Late);
+                }
+                let searched = Instant::now();
+                let claimed = command.claimed.as_ref();
+                let (found, grant) = self.find(&pass, claimed, embedding).await?;
+                let decision = self.decide(&pass, &grant, comparison, &found);
+                verdict.timings.search = searched.elapsed();
+                telemetry::stage(Stage::Search, verdict.timings.search);
+                Ok(finish(verdict, decision, begun))
+            }
+        }
+    }
+
+    /// The ways past a gate that do not use the face; the deployment's fallback where the gate is
+    /// unknown. Never empty.
+    #[must_use]
+    pub fn alternatives(&self, gate: Option<&GateId>) -> Alternatives {
+        gate.and_then(|gate| self.policy().open_gate(&self.profile, gate).ok())
+            .map_or_else(Alternatives::fallback, |pass| pass.alternatives().clone())
+    }
+
+    fn blank(&self, pass: &GatePass, comparison: Comparison) -> Verdict {
+        Verdict {
+            decision: Decision::NoMatch,
+            comparison,
+            expose_similarity: pass.expose_similarity(),
+            alternatives: pass.alternatives().clone(),
+            quality: None,
+            revision: self.revision(),
+            timings: Timings::default(),
+        }
+    }
+
+    /// Decisions that need no look at the face.
+    fn before_looking(&self, command: &VerifyCommand) -> Result<Option<Decision>, VerifyError> {
+        let limit_ms = self.limits.frame_age_ms;
+        let limit = i64::try_from(limit_ms).unwrap_or(i64::MAX);
+        let age = command.captured_at.map_or(0, |at| Timestamp::now().ms_since(at));
+        if age < -limit {
+            return Err(VerifyError::FutureFrame { limit_ms });
+        }
+        if age > limit {
+            return Ok(Some(Decision::StaleFrame));
+        }
+        Ok((command.pad == PadVerdict::Spoof).then_some(Decision::SpoofSuspected))
+    }
+
+    async fn look(
+        &self,
+        probe: Probe,
+        pass: &GatePass,
+        deadline: Option<Instant>,
+    ) -> Result<Seen, VerifyError> {
+        let frame = match probe {
+            Probe::Embedding { values, contract } => {
+                let embedding = self.embedding_of(values, &contract)?;
+                return Ok(Seen::Face(embedding, None, StageTimings::default()));
+            }
+            Probe::Frame(frame) => frame,
+        };
+        let demands = FaceDemands {
+            min_eye_distance_px: pass.min_eye_distance_px(),
+            single_face: pass.single_face(),
+        };
+        match self.pipeline.embed(frame, demands, Ticket { deadline }).await {
+            Ok(Embedded { embedding, quality, timings }) => {
+                record_stages(&timings);
+                Ok(Seen::Face(embedding, Some(quality), timings))
+            }
+            Err(fault) => unseen(fault),
+        }
+    }
+
+    async fn find(
+        &self,
+        pass: &GatePass,
+        claimed: Option<&SubjectRef>,
+        embedding: Embedding,
+    ) -> Result<(Found, Grant), VerifyError> {
+        let grant = pass.grant().clone();
+        let now = Timestamp::now();
+        if let Some(subject) = claimed {
+            return Ok((self.index.compare(&grant, subject, &embedding, now)?, grant));
+        }
+        Ok((self.search(&grant, embedding, now).await?, grant))
+    }
+
+    /// 1:N, on this thread when it is short and on a blocking one when it is not.
+    pub(super) async fn search(
+        &self,
+        grant: &Grant,
+        embedding: Embedding,
+        now: Timestamp,
+    ) -> Result<Found, VerifyError> {
+        if self.index.live_templates(grant) <= INLINE_TEMPLATES {
+            return Ok(self.index.search(grant, &embedding, CANDIDATES, now)?);
+        }
+        let (index, grant) = (Arc::clone(&self.index), grant.clone());
+        let task = move || index.search(&grant, &embedding, CANDIDATES, now);
+        match tokio::task::spawn_blocking(task).await {
+            Ok(found) => Ok(found?),
+            Err(_panicked) => Err(VerifyError::Internal),
+        }
+    }
+
+    /// The best candidate above the threshold that is still allowed to match now.
+    fn decide(
+        &self,
+        pass: &GatePass,
+        grant: &Grant,
+        comparison: Comparison,
+        found: &Found,
+    ) -> Decision {
+        let threshold = pass.threshold(&self.calibration, comparison, found.searched);
+        let now = Timestamp::now();
+        found
+            .candidates
+            .iter()
+            .take_while(|candidate| candidate.similarity() >= threshold)
+            .find_map(|candidate| self.index.confirm(grant, candidate, now))
+            .map_or(Decision::NoMatch, Decision::Match)
+    }
+}
+
+fn comparison_of(command: &VerifyCommand) -> Comparison {
+    if command.claimed.is_some() { Comparison::OneToOne } else { Comparison::OneToMany }
+}
+
+fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|at| Instant::now() >= at)
+}
+
+fn finish(mut verdict: Verdict, decision: Decision, begun: Instant) -> Verdict {
+    verdict.decision = decision;
+    verdict.timings.total = begun.elapsed();
+    verdict
+}
+
+/// What a pipeline that made no embedding means to the gate.
+fn unseen(fault: PipelineError) -> Result<Seen, VerifyError> {
+    match fault {
+        PipelineError::NoFace => Ok(Seen::Nothing(Decision::NoFace, None)),
+        PipelineError::SeveralFaces(quality) => {
+            Ok(Seen::Nothing(Decision::SeveralFaces, Some(quality)))
+        }
+        PipelineError::LowQuality(quality) => {
+            Ok(Seen::Nothing(Decision::LowQuality, Some(quality)))
+        }
+        PipelineError::Decode(fault) => Err(fault.into()),
+        PipelineError::Late => Err(VerifyError::Late),
+        PipelineError::Overloaded => Err(VerifyError::Overloaded),
+        PipelineError::Stopped => Err(VerifyError::Stopped),
+        PipelineError::Internal => Err(VerifyError::Internal),
+    }
+}
+
+pub(super) fn record_stages(timings: &StageTimings) {
+    telemetry::stage(Stage::Queue, timings.queue);
+    telemetry::stage(Stage::Decode, timings.decode);
+    telemetry::stage(Stage::Detect, timings.detect);
+    telemetry::stage(Stage::Align, timings.align);
+    telemetry::stage(Stage::Embed, timings.embed);
+    telemetry::batch(timings.batch_size);
+}

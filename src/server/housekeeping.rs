@@ -1,0 +1,74 @@
+//! What runs beside the requests: expiry, gauges, health.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::Engine;
+use crate::service::{Phase, Serving, Shared};
+use crate::telemetry::{self, Gauge};
+use crate::types::Timestamp;
+
+/// How often. Expired templates do not match from the instant of their expiry; this is how long
+/// they may still be held.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Runs until `stop`.
+pub(super) async fn run(
+    engine: Arc<Engine>,
+    shared: Arc<Shared>,
+    serving: Arc<Serving>,
+    stop: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        sweep(&engine).await;
+        publish(&engine, &shared);
+        if !engine.is_healthy() && shared.phase() == Phase::Serving {
+            tracing::error!("a fault leaves the service in doubt: it stops answering");
+            shared.enter(Phase::Failed);
+            serving.report(false).await;
+        }
+    }
+}
+
+/// Erases all that has expired, batch by batch.
+async fn sweep(engine: &Arc<Engine>) {
+    loop {
+        match engine.sweep(Timestamp::now()).await {
+            Ok(0) => return,
+            Ok(records) => tracing::info!(records, "expired records erased"),
+            Err(fault) => {
+                tracing::error!(%fault, "expired records could not be erased; trying again");
+                return;
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
+fn publish(engine: &Engine, shared: &Shared) {
+    let status = engine.status();
+    let serving = shared.phase() == Phase::Serving && engine.is_healthy();
+    for (gauge, value) in [
+        (Gauge::QueueDepth, status.counters.queue_depth as f64),
+        (Gauge::InFlight, shared.in_flight() as f64),
+        (Gauge::Templates, status.index.live as f64),
+        (Gauge::Subjects, status.index.subjects as f64),
+        (Gauge::ArenaBytes, status.index.arena_bytes as f64),
+        (Gauge::ArenaLockedBytes, status.index.locked_bytes as f64),
+        (Gauge::Revision, status.revision.0 as f64),
+        (Gauge::Quarantined, status.quarantined.len() as f64),
+        (Gauge::Serving, f64::from(u8::from(serving))),
+    ] {
+        telemetry::gauge(gauge, value);
+    }
+    telemetry::dropped(status.counters.dropped_late, status.counters.dropped_abandoned);
+}

@@ -1,0 +1,183 @@
+//! The life of a process: bind, open, serve, drain.
+//!
+//! The port is bound first, so that callers hear UNAVAILABLE and not a refused connection while
+//! models warm and the index is built; health says SERVING only after that.
+//!
+//! # Invariants
+//! - Every task begun here is joined before [`Running::stop`] returns.
+//! - A fault that leaves store or pipeline in doubt turns health to NOT_SERVING at once, and the
+//!   process keeps answering UNAVAILABLE until somebody looks.
+
+mod harden;
+mod housekeeping;
+mod logging;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use harden::harden;
+pub use logging::init_logging;
+
+use crate::config::{Security, Settings};
+use crate::crypto::{RootKey, RootKeyError};
+use crate::engine::{Engine, EngineParts, OpenError};
+use crate::index::{Index, IndexError, IndexSettings};
+use crate::pipeline::{Pipeline, StartError};
+use crate::service::{Listener, Phase, ServiceError, Serving, Shared};
+use crate::telemetry;
+use crate::store::{BackendError, Embedded, Store, StoreError};
+
+/// Longest wait for requests in flight when the process stops.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the service could not start.
+#[derive(Debug, Error)]
+pub enum StartupError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The metrics port.
+    #[error(transparent)]
+    Metrics(#[from] telemetry::ExporterError),
+    /// TLS or reflection.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The root key.
+    #[error(transparent)]
+    RootKey(#[from] RootKeyError),
+    /// The store's files.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The store's content.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The models or their runtime.
+    #[error(transparent)]
+    Pipeline(#[from] StartError),
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Policy, calibration, templates.
+    #[error(transparent)]
+    Engine(#[from] OpenError),
+    /// A thread of ours panicked.
+    #[error("a start-up task failed")]
+    Panicked(#[from] JoinError),
+}
+
+/// A serving process.
+pub struct Running {
+    address: SocketAddr,
+    engine: Arc<Engine>,
+    shared: Arc<Shared>,
+    serving: Arc<Serving>,
+    stop: CancellationToken,
+    housekeeping: JoinHandle<()>,
+}
+
+/// Binds, opens and begins to serve; returns when health says SERVING.
+///
+/// # Errors
+/// See [`StartupError`]; nothing is left running then.
+pub async fn start(settings: Settings) -> Result<Running, StartupError> {
+    let Settings { grpc, metrics, security, callers, limits, .. } = &settings;
+    if let Some(address) = metrics {
+        telemetry::export(*address)?;
+    }
+    let listener = Listener::bind(*grpc, limits.connections)
+        .await
+        .map_err(|cause| StartupError::Bind { address: *grpc, cause })?;
+    let address =
+        listener.address().map_err(|cause| StartupError::Bind { address: *grpc, cause })?;
+    let tls = match security {
+        Security::PlaintextLoopback => None,
+        Security::Tls(material) => Some(material),
+    };
+    let shared = Shared::new(callers.clone(), limits);
+    let serving = Arc::new(Serving::start(listener, &shared, limits, tls).await?);
+    tracing::info!(%address, tls = tls.is_some(), "listening; loading models and store");
+    let engine = open(settings).await?;
+    shared.serve(Arc::clone(&engine));
+    serving.report(true).await;
+    log_ready(&engine);
+    let stop = CancellationToken::new();
+    let housekeeping = tokio::spawn(housekeeping::run(
+        Arc::clone(&engine),
+        Arc::clone(&shared),
+        Arc::clone(&serving),
+        stop.clone(),
+    ));
+    Ok(Running { address, engine, shared, serving, stop, housekeeping })
+}
+
+/// Everything behind the port.
+async fn open(settings: Settings) -> Result<Arc<Engine>, StartupError> {
+    let Settings { profile, data_dir, root_key, pipeline, lock, limits, .. } = settings;
+    let root = RootKey::load(&root_key)?;
+    let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
+    let backend = Arc::new(Embedded::open(&data_dir)?);
+    let store = Store::open(backend, root, pipeline.contract()).await?;
+    let index = Index::new(&IndexSettings { width: pipeline.width(), lock, kernel: None })?;
+    Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline }).await?)
+}
+
+fn log_ready(engine: &Engine) {
+    let status = engine.status();
+    let (provider, kernel) = (status.provider.name(), status.index.kernel.name());
+    telemetry::in_use(provider, kernel);
+    tracing::info!(
+        provider,
+        kernel,
+        contract = %status.pack.contract,
+        templates = status.index.live,
+        profile = %engine.profile().name,
+        "serving"
+    );
+    if !status.index.fully_locked {
+        tracing::warn!(
+            locked = status.index.locked_bytes,
+            arena = status.index.arena_bytes,
+            "templates are not all locked in memory and may reach swap: raise `ulimit -l`"
+        );
+    }
+}
+
+impl Running {
+    /// Where gRPC listens, with the port that the system chose where 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The use cases behind the port.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Finishes what was begun and stops: no new requests, requests in flight answered, commits
+    /// done, store closed.
+    pub async fn stop(self) {
+        self.shared.enter(Phase::Draining);
+        self.stop.cancel();
+        if let Err(fault) = self.housekeeping.await {
+            tracing::error!(%fault, "housekeeping failed");
+        }
+        if let Some(serving) = Arc::into_inner(self.serving) {
+            serving.stop(DRAIN).await;
+        }
+        self.engine.drain().await;
+        tracing::info!("stopped");
+    }
+}

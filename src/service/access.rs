@@ -1,0 +1,31 @@
+//! Who may call what: one line an RPC.
+
+use super::Rpc;
+use super::caller::Role;
+
+/// What an RPC asks of its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, without a certificate.
+    Public,
+    /// A caller with one of these roles.
+    Roles(&'static [Role]),
+}
+
+/// The policy line of an RPC. No wildcard: a new RPC without a line does not build.
+#[must_use]
+pub const fn access(rpc: Rpc) -> Access {
+    match rpc {
+        Rpc::GateVerify | Rpc::GateVerifyStream => Access::Roles(&[Role::Gate]),
+        Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Access::Roles(&[Role::Enroller]),
+        Rpc::EnrollmentRevoke => Access::Roles(&[Role::Enroller, Role::Operator]),
+        Rpc::EnrollmentDescribeSubject => {
+            Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
+        }
+        Rpc::OperatorApplyPolicy => Access::Roles(&[Role::Operator]),
+        Rpc::OperatorReadPolicy | Rpc::OperatorStatus => {
+            Access::Roles(&[Role::Operator, Role::Auditor])
+        }
+        Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => Access::Public,
+    }
+}

@@ -1,0 +1,318 @@
+//! The one error map: every error of the use cases becomes one gRPC status here.
+//!
+//! No match in this file has a wildcard arm over our own errors: a new error without a line does
+//! not build. What is our own fault leaves as a request id; the log has the rest.
+
+use std::time::Duration;
+
+use prost::Message;
+use prost_types::Any;
+use tonic::{Code, Status};
+use tonic_types::{BadRequest, FieldViolation, PreconditionFailure, RetryInfo, pb};
+use uuid::Uuid;
+
+use super::proto;
+use crate::consent::{ConsentRefusal, GateRefusal, PolicyError, RefusalKind};
+use crate::engine::{ApplyError, EnrolError, NoticeError, ProbeFault, RevokeError, VerifyError};
+use crate::pipeline::DecodeError;
+use crate::store::StoreError;
+use crate::types::InvalidText;
+
+/// Where the type URLs of `Any` begin.
+const TYPE_URL: &str = "type.googleapis.com/";
+
+/// A refusal on its way to the wire.
+#[derive(Debug)]
+pub(super) struct Fault {
+    code: Code,
+    message: String,
+    details: Vec<Any>,
+    retry_after: Option<Duration>,
+    /// The one field at fault, where there is one.
+    field: String,
+    /// What was measured about the frames of a refused enrolment.
+    quality: Vec<proto::Quality>,
+}
+
+impl Fault {
+    fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            retry_after: None,
+            field: String::new(),
+            quality: Vec::new(),
+        }
+    }
+
+    /// A field of the request is wrong.
+    pub(super) fn field(path: impl Into<String>, fault: impl std::fmt::Display) -> Self {
+        let path = path.into();
+        let violation = FieldViolation {
+            field: path.clone(),
+            description: fault.to_string(),
+            ..FieldViolation::default()
+        };
+        let mut this = Self::new(Code::InvalidArgument, format!("{path}: {fault}"));
+        this.details.push(BadRequest::new(vec![violation]).into_any());
+        this.field = path;
+        this
+    }
+
+    /// The request is well formed, the state of things forbids it. `reason` is stable.
+    pub(super) fn precondition(
+        reason: &'static str,
+        subject: impl Into<String>,
+        fault: impl std::fmt::Display,
+    ) -> Self {
+        let subject = subject.into();
+        let mut this = Self::new(Code::FailedPrecondition, fault.to_string());
+        let failure =
+            PreconditionFailure::with_violation(reason, subject.clone(), fault.to_string());
+        this.details.push(failure.into_any());
+        this.field = subject;
+        this
+    }
+
+    pub(super) fn unauthenticated(message: &'static str) -> Self {
+        Self::new(Code::Unauthenticated, message)
+    }
+
+    pub(super) fn forbidden(message: &'static str) -> Self {
+        Self::new(Code::PermissionDenied, message)
+    }
+
+    pub(super) fn not_serving(message: &'static str) -> Self {
+        Self::new(Code::Unavailable, message)
+    }
+
+    pub(super) fn late() -> Self {
+        Self::new(Code::DeadlineExceeded, "the deadline passed")
+    }
+
+    /// No room: when to try again is said twice, as google.rpc.RetryInfo and as pushback.
+    pub(super) fn overloaded(retry_after: Duration) -> Self {
+        let mut this = Self::new(Code::ResourceExhausted, "the service is at capacity; try again");
+        this.details.push(RetryInfo::new(Some(retry_after)).into_any());
+        this.retry_after = Some(retry_after);
+        this
+    }
+
+    /// Our own fault: the caller learns a request id, the log the rest.
+    pub(super) fn internal(fault: &dyn std::error::Error) -> Self {
+        let id = Uuid::new_v4();
+        tracing::error!(request = %id, fault = %chain(fault), "internal fault");
+        Self::new(Code::Internal, format!("internal fault; the service's log names request {id}"))
+    }
+
+    /// Adds the ways in that need no face.
+    pub(super) fn with_alternatives(mut self, alternatives: Vec<proto::Alternative>) -> Self {
+        self.details.push(any("assent.v1.Alternatives", &proto::Alternatives { alternatives }));
+        self
+    }
+
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    pub(super) fn into_status(self) -> Status {
+        let rpc = pb::Status {
+            code: i32::from(self.code),
+            message: self.message.clone(),
+            details: self.details,
+        };
+        let details = rpc.encode_to_vec().into();
+        let mut status = Status::with_details(self.code, self.message, details);
+        if let Some(wait) = self.retry_after {
+            if let Ok(ms) = wait.as_millis().to_string().parse() {
+                status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
+            }
+        }
+        status
+    }
+
+    /// As one answer of a verification stream.
+    pub(super) fn into_verify_error(
+        self,
+        alternatives: Vec<proto::Alternative>,
+    ) -> proto::VerifyError {
+        proto::VerifyError { code: i32::from(self.code), message: self.message, alternatives }
+    }
+
+    /// As one answer of a bulk enrolment, and in the details of a refused single one.
+    pub(super) fn into_enroll_error(self) -> proto::EnrollError {
+        proto::EnrollError {
+            code: i32::from(self.code),
+            message: self.message,
+            field: self.field,
+            quality: self.quality,
+        }
+    }
+}
+
+fn any(name: &str, message: &impl Message) -> Any {
+    Any { type_url: format!("{TYPE_URL}{name}"), value: message.encode_to_vec() }
+}
+
+/// An error and its sources in one line.
+fn chain(fault: &dyn std::error::Error) -> String {
+    let mut text = fault.to_string();
+    let mut source = fault.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+use tonic_types::IntoAny as _;
+
+/// A string field that is no valid identifier.
+pub(super) fn text(path: &'static str) -> impl Fn(InvalidText) -> Fault {
+    move |fault| Fault::field(path, fault)
+}
+
+impl From<GateRefusal> for Fault {
+    fn from(refusal: GateRefusal) -> Self {
+        match &refusal {
+            GateRefusal::UnknownGate(_) => Self::precondition("GATE_UNKNOWN", "gate_id", refusal),
+            GateRefusal::IntentRequired => Self::field("intent", refusal),
+            GateRefusal::ComparisonForbidden(_) => {
+                Self::precondition("COMPARISON_FORBIDDEN", "claimed_subject", refusal)
+            }
+        }
+    }
+}
+
+impl From<ConsentRefusal> for Fault {
+    fn from(refusal: ConsentRefusal) -> Self {
+        let path = refusal.field_path().to_owned();
+        match refusal.kind() {
+            RefusalKind::InvalidArgument => Self::field(path, refusal),
+            RefusalKind::FailedPrecondition => Self::precondition("CONSENT", path, refusal),
+        }
+    }
+}
+
+fn undecodable(path: &str, fault: &DecodeError) -> Fault {
+    Fault::field(path, fault)
+}
+
+fn unusable(path: &str, fault: &ProbeFault) -> Fault {
+    match fault {
+        ProbeFault::Embedding(fault) => Fault::field(format!("{path}.values"), fault),
+        ProbeFault::Contract { .. } => {
+            Fault::precondition("MODEL_CONTRACT", format!("{path}.model_contract"), fault)
+        }
+    }
+}
+
+impl From<VerifyError> for Fault {
+    fn from(error: VerifyError) -> Self {
+        match &error {
+            VerifyError::Gate(refusal) => refusal.clone().into(),
+            VerifyError::FutureFrame { .. } => Self::field("captured_at", error),
+            VerifyError::Decode(fault) => undecodable("probe", fault),
+            VerifyError::Probe(fault) => unusable("embedding", fault),
+            VerifyError::Late => Self::late(),
+            VerifyError::Overloaded => Self::overloaded(Duration::from_millis(100)),
+            VerifyError::Stopped => Self::not_serving("the service is not serving"),
+            VerifyError::Index(_) | VerifyError::Internal => Self::internal(&error),
+        }
+    }
+}
+
+impl From<EnrolError> for Fault {
+    fn from(error: EnrolError) -> Self {
+        match error {
+            EnrolError::Consent(refusal) => refusal.into(),
+            EnrolError::Frames { .. } => Self::field("frames", error),
+            EnrolError::Decode { frame, fault } => undecodable(&format!("frames[{frame}]"), &fault),
+            EnrolError::Probe { frame, fault } => {
+                unusable(&format!("frames[{frame}].embedding"), &fault)
+            }
+            EnrolError::LowQuality { quality } => low_quality(&quality),
+            EnrolError::Duplicate => Self::precondition("DUPLICATE", "frames", error),
+            EnrolError::KeyReused => Self::precondition("KEY_REUSED", "idempotency_key", error),
+            EnrolError::Revoked => Self::precondition("REVOKED", "idempotency_key", error),
+            EnrolError::ConsentUsed => {
+                Self::precondition("CONSENT_USED", "consent.consent_id", error)
+            }
+            EnrolError::Late => Self::late(),
+            EnrolError::Overloaded => Self::overloaded(Duration::from_millis(100)),
+            EnrolError::Stopped => Self::not_serving("the service is not serving"),
+            EnrolError::Store(_) | EnrolError::Index(_) | EnrolError::Internal => {
+                Self::internal(&error)
+            }
+        }
+    }
+}
+
+/// Names the frames and their reasons, and carries all that was measured.
+fn low_quality(quality: &[crate::types::Quality]) -> Fault {
+    let frames: Vec<String> = quality
+        .iter()
+        .enumerate()
+        .filter(|(_, q)| !q.reasons.is_empty())
+        .map(|(i, q)| {
+            let reasons: Vec<&str> = q.reasons.iter().map(|r| r.explanation()).collect();
+            format!("frame {i}: {}", reasons.join(", "))
+        })
+        .collect();
+    let mut fault = Fault::precondition("LOW_QUALITY", "frames", frames.join("; "));
+    fault.quality = quality.iter().map(proto::Quality::from).collect();
+    let detail = proto::EnrollError {
+        code: i32::from(fault.code),
+        message: fault.message.clone(),
+        field: fault.field.clone(),
+        quality: fault.quality.clone(),
+    };
+    fault.details.push(any("assent.v1.EnrollError", &detail));
+    fault
+}
+
+impl From<RevokeError> for Fault {
+    fn from(error: RevokeError) -> Self {
+        match &error {
+            RevokeError::Store(_) => {
+                tracing::error!(fault = %chain(&error), "revocation not durable");
+                Self::new(Code::Unavailable, error.to_string())
+            }
+            RevokeError::Internal => Self::internal(&error),
+        }
+    }
+}
+
+impl From<ApplyError> for Fault {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Policy(fault) => fault.into(),
+            ApplyError::Store(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PolicyError> for Fault {
+    fn from(error: PolicyError) -> Self {
+        match error.kind() {
+            RefusalKind::InvalidArgument => Self::field("toml", error),
+            RefusalKind::FailedPrecondition => Self::precondition("POLICY", "toml", error),
+        }
+    }
+}
+
+impl From<NoticeError> for Fault {
+    fn from(error: NoticeError) -> Self {
+        match error {
+            NoticeError::Unknown => Self::new(Code::NotFound, error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::internal(&error)
+    }
+}

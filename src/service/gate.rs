@@ -1,0 +1,116 @@
+//! The `Gate` service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::caller::Caller;
+use super::fault::Fault;
+use super::from_wire::{self, VerifyParts};
+use super::proto::{self, gate_server::Gate};
+use super::shared::{Shared, observed};
+use super::{Rpc, to_wire};
+use crate::telemetry;
+use crate::types::GateId;
+
+/// Requests of one stream that are worked on at once.
+const STREAM_AHEAD: usize = 8;
+
+pub(super) struct GateService(Arc<Shared>);
+
+impl GateService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
+
+type Answers = Pin<Box<dyn Stream<Item = Result<proto::VerifyStreamResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Gate for GateService {
+    async fn verify(
+        &self,
+        request: Request<proto::VerifyRequest>,
+    ) -> Result<Response<proto::VerifyResponse>, Status> {
+        observed(Rpc::GateVerify, async {
+            let deadline = self.0.deadline(&request);
+            let gate = GateId::parse(request.get_ref().gate_id.as_str()).ok();
+            let admitted = self.0.admit(Rpc::GateVerify, &request);
+            let outcome = match admitted {
+                Ok(caller) => verify(&self.0, &caller, request.into_inner(), deadline).await,
+                Err(fault) => Err(fault),
+            };
+            outcome.map_err(|fault| fault.with_alternatives(alternatives(&self.0, gate.as_ref())))
+        })
+        .await
+    }
+
+    type VerifyStreamStream = Answers;
+
+    async fn verify_stream(
+        &self,
+        request: Request<Streaming<proto::VerifyRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let shared = Arc::clone(&self.0);
+        observed(Rpc::GateVerifyStream, async {
+            let caller = self
+                .0
+                .admit(Rpc::GateVerifyStream, &request)
+                .map_err(|fault| fault.with_alternatives(alternatives(&self.0, None)))?;
+            let answers = request
+                .into_inner()
+                .enumerate()
+                .map(move |(sequence, item)| {
+                    answer(Arc::clone(&shared), caller.clone(), sequence as u64, item)
+                })
+                .buffered(STREAM_AHEAD);
+            Ok(Box::pin(answers) as Answers)
+        })
+        .await
+    }
+}
+
+/// One answer of a stream; only a broken stream ends it.
+async fn answer(
+    shared: Arc<Shared>,
+    caller: Caller,
+    sequence: u64,
+    item: Result<proto::VerifyRequest, Status>,
+) -> Result<proto::VerifyStreamResponse, Status> {
+    use proto::verify_stream_response::Result as Answer;
+    let request = item?;
+    let deadline = Instant::now() + shared.default_deadline();
+    let gate = GateId::parse(request.gate_id.as_str()).ok();
+    let result = match verify(&shared, &caller, request, deadline).await {
+        Ok(response) => Answer::Response(response),
+        Err(fault) => Answer::Error(fault.into_verify_error(alternatives(&shared, gate.as_ref()))),
+    };
+    Ok(proto::VerifyStreamResponse { sequence, result: Some(result) })
+}
+
+async fn verify(
+    shared: &Shared,
+    caller: &Caller,
+    request: proto::VerifyRequest,
+    deadline: Instant,
+) -> Result<proto::VerifyResponse, Fault> {
+    let engine = shared.engine()?;
+    let VerifyParts { command, embedding } = from_wire::verify(request, deadline)?;
+    caller.may_use(&command.gate)?;
+    if embedding {
+        caller.may_send_embeddings()?;
+    }
+    let _place = shared.admission.enter()?;
+    let verdict = engine.verify(command).await?;
+    telemetry::decision(to_wire::decision(&verdict.decision).as_str_name());
+    Ok(verdict.into())
+}
+
+/// The gate's ways in that need no face. Never empty, whatever the state of the service.
+fn alternatives(shared: &Shared, gate: Option<&GateId>) -> Vec<proto::Alternative> {
+    let known = shared.engine().ok().map(|engine| engine.alternatives(gate));
+    to_wire::alternatives(&known.unwrap_or_else(crate::consent::Alternatives::fallback))
+}

@@ -1,0 +1,65 @@
+//! The `Operator` service.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::fault::Fault;
+use super::proto::{self, operator_server::Operator};
+use super::shared::{Shared, observed};
+use super::{Rpc, to_wire};
+
+pub(super) struct OperatorService(Arc<Shared>);
+
+impl OperatorService {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
+
+#[tonic::async_trait]
+impl Operator for OperatorService {
+    async fn apply_policy(
+        &self,
+        request: Request<proto::ApplyPolicyRequest>,
+    ) -> Result<Response<proto::ApplyPolicyResponse>, Status> {
+        observed(Rpc::OperatorApplyPolicy, async {
+            self.0.admit(Rpc::OperatorApplyPolicy, &request)?;
+            let engine = self.0.engine()?;
+            let proto::ApplyPolicyRequest { toml, dry_run } = request.into_inner();
+            let limit = engine.limits().policy_bytes;
+            if toml.len() > limit {
+                return Err(Fault::field("toml", format!("is longer than {limit} bytes")));
+            }
+            let applied = engine.apply(&toml, dry_run).await?;
+            let changes = applied.changes.into_iter().map(proto::PolicyChange::from).collect();
+            Ok(proto::ApplyPolicyResponse { changes, revision: applied.revision.0 })
+        })
+        .await
+    }
+
+    async fn read_policy(
+        &self,
+        request: Request<proto::ReadPolicyRequest>,
+    ) -> Result<Response<proto::ReadPolicyResponse>, Status> {
+        observed(Rpc::OperatorReadPolicy, async {
+            self.0.admit(Rpc::OperatorReadPolicy, &request)?;
+            let (toml, revision) = self.0.engine()?.read_policy();
+            Ok(proto::ReadPolicyResponse { toml, revision: revision.0 })
+        })
+        .await
+    }
+
+    async fn status(
+        &self,
+        request: Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::StatusResponse>, Status> {
+        observed(Rpc::OperatorStatus, async {
+            self.0.admit(Rpc::OperatorStatus, &request)?;
+            let engine = self.0.engine()?;
+            let profile = engine.profile().name.to_string();
+            Ok(to_wire::status(engine.status(), self.0.phase(), profile))
+        })
+        .await
+    }
+}

@@ -1,0 +1,274 @@
+//! Domain -> wire.
+
+use prost_types::Timestamp as WireTime;
+
+use super::proto;
+use super::shared::Phase;
+use crate::consent::{
+    Alternative, AlternativeMethod, Alternatives, Change, ChangeKind, Comparison, ConsentTag,
+    Notice, SubjectClass,
+};
+use crate::engine::{
+    Decision, Enrolled, EngineStatus, Held, Receipt, RevocationReceipt, Timings, Verdict,
+};
+use crate::types::{Quality, QualityReason, Timestamp};
+
+pub(super) fn time(t: Timestamp) -> WireTime {
+    let ms = t.unix_ms();
+    let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or(0);
+    WireTime { seconds: ms.div_euclid(1000), nanos }
+}
+
+pub(super) fn decision(decision: &Decision) -> proto::Decision {
+    match decision {
+        Decision::Match(_) => proto::Decision::Match,
+        Decision::NoMatch => proto::Decision::NoMatch,
+        Decision::NoFace => proto::Decision::NoFace,
+        Decision::SeveralFaces => proto::Decision::SeveralFaces,
+        Decision::LowQuality => proto::Decision::LowQuality,
+        Decision::SpoofSuspected => proto::Decision::SpoofSuspected,
+        Decision::StaleFrame => proto::Decision::StaleFrame,
+    }
+}
+
+pub(super) fn alternatives(ways: &Alternatives) -> Vec<proto::Alternative> {
+    ways.as_slice().iter().map(proto::Alternative::from).collect()
+}
+
+impl From<&Alternative> for proto::Alternative {
+    fn from(way: &Alternative) -> Self {
+        Self {
+            method: method(way.method).into(),
+            hint: way.hint.to_string(),
+            accessible: way.accessible,
+        }
+    }
+}
+
+fn method(method: AlternativeMethod) -> proto::AlternativeMethod {
+    match method {
+        AlternativeMethod::Card => proto::AlternativeMethod::Card,
+        AlternativeMethod::Code => proto::AlternativeMethod::Code,
+        AlternativeMethod::Qr => proto::AlternativeMethod::Qr,
+        AlternativeMethod::Intercom => proto::AlternativeMethod::Intercom,
+        AlternativeMethod::Staff => proto::AlternativeMethod::Staff,
+    }
+}
+
+impl From<Verdict> for proto::VerifyResponse {
+    fn from(verdict: Verdict) -> Self {
+        let decision = decision(&verdict.decision);
+        let found = match &verdict.decision {
+            Decision::Match(found) => Some(proto::Match {
+                subject_ref: found.subject().to_string(),
+                record_id: found.record().to_string(),
+                consent_tag: Some(found.tag().into()),
+                similarity: verdict.expose_similarity.then(|| found.similarity().get()),
+                comparison: comparison(verdict.comparison).into(),
+            }),
+            Decision::NoMatch
+            | Decision::NoFace
+            | Decision::SeveralFaces
+            | Decision::LowQuality
+            | Decision::SpoofSuspected
+            | Decision::StaleFrame => None,
+        };
+        Self {
+            decision: decision.into(),
+            r#match: found,
+            alternatives: alternatives(&verdict.alternatives),
+            quality: verdict.quality.as_ref().map(Into::into),
+            index_revision: verdict.revision.0,
+            timings: Some((&verdict.timings).into()),
+        }
+    }
+}
+
+fn comparison(comparison: Comparison) -> proto::Comparison {
+    match comparison {
+        Comparison::OneToOne => proto::Comparison::OneToOne,
+        Comparison::OneToMany => proto::Comparison::OneToMany,
+    }
+}
+
+impl From<&ConsentTag> for proto::ConsentTag {
+    fn from(tag: &ConsentTag) -> Self {
+        Self {
+            consent_id: tag.consent_id.to_string(),
+            controller_id: tag.class.controller.to_string(),
+            purpose: tag.class.purpose.to_string(),
+            scope: tag.class.scope.to_string(),
+            notice_version: tag.notice_version.to_string(),
+            granted_at: Some(time(tag.granted_at)),
+            expires_at: Some(time(tag.expires_at)),
+        }
+    }
+}
+
+impl From<&Quality> for proto::Quality {
+    fn from(quality: &Quality) -> Self {
+        let reasons = quality.reasons.iter().map(|reason| reason_of(*reason).into()).collect();
+        Self {
+            detector_score: quality.detector_score,
+            eye_distance_px: quality.eye_distance_px,
+            sharpness: quality.sharpness,
+            brightness: quality.brightness,
+            yaw_degrees: quality.yaw_degrees,
+            faces: quality.faces,
+            reasons,
+        }
+    }
+}
+
+fn reason_of(reason: QualityReason) -> proto::QualityReason {
+    match reason {
+        QualityReason::TooSmall => proto::QualityReason::TooSmall,
+        QualityReason::Blurred => proto::QualityReason::Blurred,
+        QualityReason::Turned => proto::QualityReason::Turned,
+        QualityReason::Dark => proto::QualityReason::Dark,
+        QualityReason::Overexposed => proto::QualityReason::Overexposed,
+        QualityReason::SeveralFaces => proto::QualityReason::SeveralFaces,
+        QualityReason::CutOff => proto::QualityReason::CutOff,
+        QualityReason::NoFace => proto::QualityReason::NoFace,
+        QualityReason::Inconsistent => proto::QualityReason::Inconsistent,
+    }
+}
+
+impl From<&Timings> for proto::Timings {
+    fn from(timings: &Timings) -> Self {
+        let us = |d: std::time::Duration| u32::try_from(d.as_micros()).unwrap_or(u32::MAX);
+        Self {
+            queue_us: us(timings.pipeline.queue),
+            decode_us: us(timings.pipeline.decode),
+            detect_us: us(timings.pipeline.detect),
+            align_us: us(timings.pipeline.align),
+            embed_us: us(timings.pipeline.embed),
+            search_us: us(timings.search),
+            total_us: us(timings.total),
+            batch_size: timings.pipeline.batch_size,
+        }
+    }
+}
+
+impl From<&Receipt> for proto::Receipt {
+    fn from(receipt: &Receipt) -> Self {
+        Self {
+            media_type: "application/json".to_owned(),
+            body: receipt.body.clone(),
+            signature: receipt.signature.to_vec(),
+            public_key: receipt.public_key.to_vec(),
+        }
+    }
+}
+
+impl From<Enrolled> for proto::EnrollResponse {
+    fn from(enrolled: Enrolled) -> Self {
+        let duplicates = enrolled.duplicates.iter().map(|twin| proto::Duplicate {
+            subject_ref: twin.subject.to_string(),
+            record_id: twin.record.to_string(),
+        });
+        Self {
+            record_id: enrolled.record.to_string(),
+            expires_at: Some(time(enrolled.expires_at)),
+            revision: enrolled.revision.0,
+            receipt: Some((&enrolled.receipt).into()),
+            quality: enrolled.quality.iter().map(Into::into).collect(),
+            duplicates: duplicates.collect(),
+        }
+    }
+}
+
+impl From<RevocationReceipt> for proto::RevokeResponse {
+    fn from(revocation: RevocationReceipt) -> Self {
+        Self {
+            revoked_records: revocation.records().iter().map(ToString::to_string).collect(),
+            revision: revocation.revision().0,
+            receipt: Some(revocation.receipt().into()),
+        }
+    }
+}
+
+impl From<Held> for proto::HeldRecord {
+    fn from(held: Held) -> Self {
+        let class = match held.subject_class {
+            SubjectClass::Adult => proto::SubjectClass::Adult,
+            SubjectClass::Under14 => proto::SubjectClass::Under14,
+        };
+        Self {
+            record_id: held.record.to_string(),
+            consent_tag: Some((&held.tag).into()),
+            subject_class: class.into(),
+            reconsent_by: held.reconsent_by.map(time),
+            frames: held.frames,
+            model_contract: held.model.to_string(),
+            live: held.live,
+        }
+    }
+}
+
+impl From<Change> for proto::PolicyChange {
+    fn from(change: Change) -> Self {
+        let kind = match change.kind {
+            ChangeKind::Added => proto::ChangeKind::Added,
+            ChangeKind::Changed => proto::ChangeKind::Changed,
+            ChangeKind::Unchanged => proto::ChangeKind::Unchanged,
+        };
+        Self {
+            object: change.object.to_string(),
+            id: change.id,
+            kind: kind.into(),
+            fields: change.fields,
+        }
+    }
+}
+
+impl From<Notice> for proto::Notice {
+    fn from(notice: Notice) -> Self {
+        let texts = notice.texts.iter().map(|text| proto::NoticeText {
+            language: text.language.to_string(),
+            controller_contact: text.controller_contact.to_string(),
+            purpose_and_method: text.purpose_and_method.to_string(),
+            retention: text.retention.to_string(),
+            necessity_and_impact: text.necessity_and_impact.to_string(),
+            rights: text.rights.to_string(),
+        });
+        Self {
+            controller_id: notice.controller.to_string(),
+            notice_id: notice.id.to_string(),
+            version: notice.version.to_string(),
+            purposes: notice.purposes.iter().map(ToString::to_string).collect(),
+            effective_from: Some(time(notice.effective_from)),
+            texts: texts.collect(),
+            sha256: notice.sha256().0.to_vec(),
+        }
+    }
+}
+
+pub(super) fn status(
+    status: EngineStatus,
+    phase: Phase,
+    profile: String,
+) -> proto::StatusResponse {
+    let classes = status.index.classes.iter().map(|class| proto::ClassStatus {
+        controller_id: class.key.controller.to_string(),
+        purpose: class.key.purpose.to_string(),
+        scope: class.key.scope.to_string(),
+        templates: class.live as u64,
+    });
+    proto::StatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        state: phase.name().to_owned(),
+        started_at: Some(time(status.started_at)),
+        revision: status.revision.0,
+        profile,
+        model_pack: status.pack.name.clone(),
+        model_contract: status.pack.contract.to_string(),
+        provider: status.provider.name().to_owned(),
+        scan_kernel: status.index.kernel.name().to_owned(),
+        classes: classes.collect(),
+        subjects: status.index.subjects as u64,
+        arena_bytes: status.index.arena_bytes as u64,
+        arena_locked: status.index.fully_locked,
+        quarantined_records: status.quarantined.iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,161 @@
+//! The table of metrics.
+
+use metrics::Unit;
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Metric {
+    /// Name, as scraped.
+    pub(super) name: &'static str,
+    unit: Unit,
+    help: &'static str,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+macro_rules! metrics_table {
+    ($($ident:ident $kind:ident $unit:ident $name:literal $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub(super) const $ident: Metric =
+                Metric { name: $name, unit: Unit::$unit, help: $help, kind: Kind::$kind };
+        )*
+        const TABLE: &[Metric] = &[$($ident),*];
+    };
+}
+
+metrics_table! {
+    REQUESTS Counter Count "assent_requests_total" "Requests by RPC and gRPC code.";
+    REQUEST_SECONDS Histogram Seconds "assent_request_seconds" "Time from admission to reply by RPC.";
+    DECISIONS Counter Count "assent_decisions_total" "Decisions at gates.";
+    STAGE_SECONDS Histogram Seconds "assent_stage_seconds" "Time in each stage of a request.";
+    BATCH_SIZE Histogram Count "assent_batch_faces" "Faces that shared one run of the recogniser.";
+    REJECTED Counter Count "assent_rejected_total" "Requests refused before any work, by reason.";
+    DROPPED Counter Count "assent_dropped_total" "Requests dropped between stages, by reason.";
+    REVOCATION_SECONDS Histogram Seconds "assent_revocation_seconds" "Time from Revoke to its receipt.";
+    PROVIDER Gauge Count "assent_provider_info" "1 for the execution provider in use.";
+    KERNEL Gauge Count "assent_scan_kernel_info" "1 for the scan kernel in use.";
+    QUEUE_DEPTH Gauge Count "assent_queue_depth" "Jobs that wait in the pipeline.";
+    IN_FLIGHT Gauge Count "assent_requests_in_flight" "Requests admitted and not yet answered.";
+    TEMPLATES Gauge Count "assent_templates" "Live templates.";
+    SUBJECTS Gauge Count "assent_subjects" "Distinct subjects.";
+    ARENA_BYTES Gauge Bytes "assent_arena_bytes" "Bytes of the template arena.";
+    ARENA_LOCKED_BYTES Gauge Bytes "assent_arena_locked_bytes" "Bytes of the arena locked in memory.";
+    REVISION Gauge Count "assent_revision" "Newest revision of the store.";
+    QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
+    SERVING Gauge Count "assent_serving" "1 while the service answers.";
+}
+
+/// The gauges that the server keeps up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gauge {
+    /// Jobs that wait in the pipeline.
+    QueueDepth,
+    /// Requests admitted and not yet answered.
+    InFlight,
+    /// Live templates.
+    Templates,
+    /// Distinct subjects.
+    Subjects,
+    /// Bytes of the arena.
+    ArenaBytes,
+    /// Locked bytes of the arena.
+    ArenaLockedBytes,
+    /// Newest revision.
+    Revision,
+    /// Quarantined records.
+    Quarantined,
+    /// 1 while serving.
+    Serving,
+}
+
+impl Gauge {
+    pub(super) fn metric(self) -> Metric {
+        match self {
+            Self::QueueDepth => QUEUE_DEPTH,
+            Self::InFlight => IN_FLIGHT,
+            Self::Templates => TEMPLATES,
+            Self::Subjects => SUBJECTS,
+            Self::ArenaBytes => ARENA_BYTES,
+            Self::ArenaLockedBytes => ARENA_LOCKED_BYTES,
+            Self::Revision => REVISION,
+            Self::Quarantined => QUARANTINED,
+            Self::Serving => SERVING,
+        }
+    }
+}
+
+/// A stage of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Waiting for a worker.
+    Queue,
+    /// Decoding the frame.
+    Decode,
+    /// Detecting faces.
+    Detect,
+    /// Quality and alignment.
+    Align,
+    /// Waiting for a batch, and the recogniser.
+    Embed,
+    /// Searching the index.
+    Search,
+    /// Committing to the store.
+    Commit,
+}
+
+impl Stage {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Decode => "decode",
+            Self::Detect => "detect",
+            Self::Align => "align",
+            Self::Embed => "embed",
+            Self::Search => "search",
+            Self::Commit => "commit",
+        }
+    }
+}
+
+/// Why a request was refused before any work was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejected {
+    /// More requests than the service holds at once.
+    Overload,
+    /// No valid caller identity.
+    Unauthenticated,
+    /// A caller that may not do this.
+    Forbidden,
+    /// The service is starting, draining or failed.
+    NotServing,
+}
+
+impl Rejected {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Overload => "overload",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotServing => "not_serving",
+        }
+    }
+}
+
+/// Tells the exporter the unit and meaning of every metric. Called once, after the recorder is
+/// installed.
+pub(super) fn describe() {
+    for metric in TABLE {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.unit, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
+            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
+        }
+    }
+}
