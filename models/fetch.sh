@@ -66,9 +66,9 @@ complete() { small_files_right && { stamped || { hashes_right <<<"$sums" && stam
 report_check() {
   local wrong
   [[ -d $root ]] || die "$root: no such folder" "Run models/fetch.sh."
-  wrong=$(cd "$root" && sha256sum --check --quiet --strict 2>/dev/null <<<"$sums") || :
-  small_files_right || wrong+=$'\nruntime/current or the pack'\''s manifest or calibration: FAILED'
-  [[ -z $wrong ]] || die "missing or wrong below $root:" "${wrong#$'\n'}" "Run models/fetch.sh to mend it."
+  mapfile -t wrong < <(cd "$root" && sha256sum --check --quiet --strict 2>/dev/null <<<"$sums" || :)
+  small_files_right || wrong+=("runtime/current, or the pack's manifest or calibration: FAILED")
+  ((${#wrong[@]} == 0)) || die "missing or wrong below $root:" "${wrong[@]}" "Run models/fetch.sh to mend it."
   say "all ${#files[@]} files below $root have the pinned hashes"
 }
 
