@@ -1,3 +1,20 @@
 //! The `assent` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use assent::cli::{Cli, Exit, run};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli).into(),
+        Err(help) if !help.use_stderr() => {
+            let _ = help.print();
+            Exit::Ok.into()
+        }
+        Err(mistake) => {
+            let _ = mistake.print();
+            Exit::Usage.into()
+        }
+    }
+}

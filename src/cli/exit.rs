@@ -1,0 +1,114 @@
+//! Exit codes and failures.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use crate::service::client::ClientError;
+
+/// Shown below the long help.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0   done; verify: MATCH
+  1   some of a bulk enrolment was refused
+  3   verify: NO_MATCH
+  4   verify: no decision about a person (NO_FACE, LOW_QUALITY, STALE_FRAME, ...)
+  64  usage or configuration
+  65  the service refused the request (invalid, or not allowed by policy)
+  69  the service cannot be reached, or does not serve now
+  70  internal fault
+  75  at capacity or too late; try again
+  77  this caller may not do that";
+
+/// The process's exit status. The numbers follow sysexits.h where it has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done; `verify`: MATCH.
+    Ok = 0,
+    /// Some of a bulk enrolment was refused.
+    Partial = 1,
+    /// `verify`: NO_MATCH.
+    NoMatch = 3,
+    /// `verify`: no decision about a person.
+    NoDecision = 4,
+    /// Usage or configuration.
+    Usage = 64,
+    /// The service refused the request.
+    Refused = 65,
+    /// The service cannot be reached or does not serve.
+    Unavailable = 69,
+    /// Internal fault.
+    Internal = 70,
+    /// Try again.
+    TryAgain = 75,
+    /// Not allowed.
+    Forbidden = 77,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// What went wrong, and how the process ends for it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "used as a map_err function")]
+    pub(super) fn usage(fault: impl Error) -> Self {
+        Self::new(Exit::Usage, chain(&fault))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "used as a map_err function")]
+    pub(super) fn internal(fault: impl Error) -> Self {
+        Self::new(Exit::Internal, chain(&fault))
+    }
+
+    /// Says what went wrong on standard error.
+    pub(super) fn report(&self) -> Exit {
+        eprintln!("assent: {}", self.message);
+        self.exit
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let exit = match error.code.name() {
+            "INVALID_ARGUMENT" | "FAILED_PRECONDITION" | "NOT_FOUND" => Exit::Refused,
+            "UNAVAILABLE" => Exit::Unavailable,
+            "RESOURCE_EXHAUSTED" | "DEADLINE_EXCEEDED" => Exit::TryAgain,
+            "PERMISSION_DENIED" | "UNAUTHENTICATED" => Exit::Forbidden,
+            _ => Exit::Internal,
+        };
+        let mut message = format!("{} ({})", error.message, error.code.name());
+        for way in &error.alternatives {
+            message.push_str("\n  other way in: ");
+            message.push_str(&super::output::way(way));
+        }
+        Self::new(exit, message)
+    }
+}
+
+/// An error and its sources, without saying anything twice.
+fn chain(fault: &dyn Error) -> String {
+    let mut text = fault.to_string();
+    let mut source = fault.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

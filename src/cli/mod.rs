@@ -1,0 +1,116 @@
+//! The command line: each command is a client of the service, but for `serve`, `demo`,
+//! `check-config`, `models` and `keys`, which run here.
+//!
+//! Results go to standard output (`--json`: proto JSON), everything else to standard error.
+#![expect(clippy::print_stdout, reason = "printing results is what the command line is for")]
+
+mod calls;
+mod connection;
+mod consent_file;
+mod demo;
+mod enroll;
+mod exit;
+mod models;
+mod output;
+mod serve;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use exit::Exit;
+
+/// A face-matching microservice that only works with consent.
+#[derive(Debug, Parser)]
+#[command(name = "assent", version, about, after_long_help = exit::HELP, max_term_width = 100)]
+pub struct Cli {
+    /// Print results as JSON with the names of the proto
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service
+    Serve(serve::ServeArgs),
+    /// Check a configuration without starting anything
+    CheckConfig(serve::ServeArgs),
+    /// Run the whole story on this machine: enrol, match, refuse, withdraw
+    Demo(demo::DemoArgs),
+    /// Apply controllers, notices and gates from a TOML file
+    Apply(calls::ApplyArgs),
+    /// Print a notice and its digest, which consent records must name
+    Notice(calls::NoticeArgs),
+    /// Enrol one subject, or a folder of subjects
+    Enroll(enroll::EnrollArgs),
+    /// Verify a photo at a gate; exits 0 on MATCH, 3 on NO_MATCH
+    Verify(calls::VerifyArgs),
+    /// Withdraw a consent and destroy what it covered
+    Revoke(calls::RevokeArgs),
+    /// Say what is held about a subject
+    Describe(calls::DescribeArgs),
+    /// Say what the service is doing
+    Status(calls::StatusArgs),
+    /// List, fetch and check model packs
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
+    /// Make a root key
+    #[command(subcommand)]
+    Keys(KeysCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a new root key file, readable by its owner alone
+    Init(KeyArgs),
+}
+
+#[derive(Debug, Args)]
+struct KeyArgs {
+    /// The file; must not exist
+    path: PathBuf,
+}
+
+/// Runs one command; the value is the process's exit status.
+#[must_use]
+pub fn run(cli: Cli) -> Exit {
+    let json = cli.json;
+    let outcome = match cli.command {
+        Command::Serve(args) => serve::serve(&args),
+        Command::CheckConfig(args) => serve::check(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Models(command) => models::run(&command, json),
+        Command::Keys(KeysCommand::Init(args)) => keys_init(&args),
+        Command::Apply(args) => block_on(calls::apply(&args, json)),
+        Command::Notice(args) => block_on(calls::notice(&args, json)),
+        Command::Enroll(args) => block_on(enroll::run(&args, json)),
+        Command::Verify(args) => block_on(calls::verify(&args, json)),
+        Command::Revoke(args) => block_on(calls::revoke(&args, json)),
+        Command::Describe(args) => block_on(calls::describe(&args, json)),
+        Command::Status(args) => block_on(calls::status(&args, json)),
+    };
+    outcome.unwrap_or_else(|failure| failure.report())
+}
+
+type Outcome = Result<Exit, exit::Failure>;
+
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(exit::Failure::internal)?;
+    runtime.block_on(work)
+}
+
+fn keys_init(args: &KeyArgs) -> Outcome {
+    crate::crypto::RootKey::create(&args.path).map_err(exit::Failure::usage)?;
+    println!(
+        "root key written to {}\n\
+         Keep it apart from backups of the data directory: whoever has both can open every template,\n\
+         and without it nothing opens.",
+        args.path.display()
+    );
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,251 @@
+//! Wire -> domain. What the wire says is moved, not copied, into buffers that are zeroised.
+
+use std::time::Instant;
+
+use prost_types::Timestamp as WireTime;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::fault::{Fault, text};
+use super::proto;
+use crate::consent::{
+    AlternativeMethod, ConsentDraft, ConsentForm, GuardianDraft, Intent, LawfulBasis, SubjectClass,
+};
+use crate::engine::{EnrolCommand, PadVerdict, Probe, RevokeTarget, VerifyCommand};
+use crate::pipeline::{Frame, PixelFormat, RawFrame};
+use crate::types::{
+    ConsentId, ControllerId, GateId, IdempotencyKey, ModelContract, SubjectRef, Timestamp,
+};
+
+/// A verification as asked for.
+pub(super) struct VerifyParts {
+    pub(super) command: VerifyCommand,
+    /// Whether the probe is an embedding: not every caller may send one.
+    pub(super) embedding: bool,
+}
+
+pub(super) fn verify(
+    request: proto::VerifyRequest,
+    deadline: Instant,
+) -> Result<VerifyParts, Fault> {
+    use proto::verify_request::Probe as Wire;
+    let probe = match request.probe {
+        None => return Err(Fault::field("probe", "is missing")),
+        Some(Wire::Encoded(frame)) => encoded(frame),
+        Some(Wire::Raw(frame)) => raw("raw", frame)?,
+        Some(Wire::Aligned(face)) => aligned(face),
+        Some(Wire::Embedding(vector)) => embedding("embedding.model_contract", vector)?,
+    };
+    let claimed = match request.claimed_subject.as_str() {
+        "" => None,
+        _ => Some(SubjectRef::parse(request.claimed_subject).map_err(text("claimed_subject"))?),
+    };
+    let command = VerifyCommand {
+        gate: GateId::parse(request.gate_id).map_err(text("gate_id"))?,
+        intent: intent(request.intent)?,
+        captured_at: optional_time("captured_at", request.captured_at)?,
+        claimed,
+        pad: pad(request.pad)?,
+        deadline: Some(deadline),
+        probe,
+    };
+    let embedding = matches!(command.probe, Probe::Embedding { .. });
+    Ok(VerifyParts { command, embedding })
+}
+
+/// The enrolment, and whether any of its frames is an embedding.
+pub(super) fn enroll(
+    request: proto::EnrollRequest,
+    deadline: Instant,
+) -> Result<(EnrolCommand, bool), Fault> {
+    use proto::probe::Form as Wire;
+    let idempotency_key =
+        IdempotencyKey::parse(request.idempotency_key).map_err(text("idempotency_key"))?;
+    let consent = request.consent.ok_or_else(|| Fault::field("consent", "is missing"))?;
+    let mut frames = Vec::with_capacity(request.frames.len());
+    for (i, frame) in request.frames.into_iter().enumerate() {
+        frames.push(match frame.form {
+            None => return Err(Fault::field(format!("frames[{i}]"), "is missing")),
+            Some(Wire::Encoded(frame)) => encoded(frame),
+            Some(Wire::Raw(frame)) => raw(&format!("frames[{i}].raw"), frame)?,
+            Some(Wire::Aligned(face)) => aligned(face),
+            Some(Wire::Embedding(vector)) => {
+                embedding(&format!("frames[{i}].embedding.model_contract"), vector)?
+            }
+        });
+    }
+    let embeddings = frames.iter().any(|frame| matches!(frame, Probe::Embedding { .. }));
+    let command = EnrolCommand {
+        idempotency_key,
+        subject: request.subject_ref,
+        controller: request.controller_id,
+        consent: draft(consent)?,
+        frames,
+        deadline: Some(deadline),
+    };
+    Ok((command, embeddings))
+}
+
+pub(super) fn revoke(request: proto::RevokeRequest) -> Result<(ControllerId, RevokeTarget), Fault> {
+    use proto::revoke_request::Target as Wire;
+    let controller = ControllerId::parse(request.controller_id).map_err(text("controller_id"))?;
+    let target = match request.target {
+        None => return Err(Fault::field("target", "is missing")),
+        Some(Wire::SubjectRef(subject)) => {
+            RevokeTarget::Subject(SubjectRef::parse(subject).map_err(text("subject_ref"))?)
+        }
+        Some(Wire::RecordId(record)) => {
+            RevokeTarget::Record(record.parse().map_err(text("record_id"))?)
+        }
+        Some(Wire::ConsentId(consent)) => {
+            RevokeTarget::Consent(ConsentId::parse(consent).map_err(text("consent_id"))?)
+        }
+    };
+    Ok((controller, target))
+}
+
+fn encoded(frame: proto::EncodedFrame) -> Probe {
+    Probe::Frame(Frame::Encoded(Zeroizing::new(frame.data)))
+}
+
+fn aligned(face: proto::AlignedFace) -> Probe {
+    Probe::Frame(Frame::Aligned(Zeroizing::new(face.rgb)))
+}
+
+fn raw(path: &str, frame: proto::RawFrame) -> Result<Probe, Fault> {
+    use proto::PixelFormat as Wire;
+    let data = Zeroizing::new(frame.data);
+    let format = match Wire::try_from(frame.format) {
+        Ok(Wire::Rgb8) => PixelFormat::Rgb8,
+        Ok(Wire::Bgr8) => PixelFormat::Bgr8,
+        Ok(Wire::Gray8) => PixelFormat::Gray8,
+        Ok(Wire::Nv12) => PixelFormat::Nv12,
+        Ok(Wire::I420) => PixelFormat::I420,
+        Ok(Wire::Unspecified) | Err(_) => return Err(unspecified(&format!("{path}.format"))),
+    };
+    let proto::RawFrame { width, height, stride, .. } = frame;
+    Ok(Probe::Frame(Frame::Raw(RawFrame { format, width, height, stride, data })))
+}
+
+fn embedding(path: &str, vector: proto::EmbeddingProbe) -> Result<Probe, Fault> {
+    let proto::EmbeddingProbe { mut values, model_contract } = vector;
+    match ModelContract::parse(model_contract) {
+        Ok(contract) => Ok(Probe::Embedding { values, contract }),
+        Err(fault) => {
+            values.zeroize();
+            Err(Fault::field(path, fault))
+        }
+    }
+}
+
+fn unspecified(path: &str) -> Fault {
+    Fault::field(path, "is missing or not a value of this version")
+}
+
+fn intent(wire: i32) -> Result<Option<Intent>, Fault> {
+    use proto::Intent as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => Ok(None),
+        Ok(Wire::Button) => Ok(Some(Intent::Button)),
+        Ok(Wire::Card) => Ok(Some(Intent::Card)),
+        Ok(Wire::Qr) => Ok(Some(Intent::Qr)),
+        Ok(Wire::PresenceConfirmed) => Ok(Some(Intent::PresenceConfirmed)),
+        Err(_) => Err(unspecified("intent")),
+    }
+}
+
+fn pad(wire: i32) -> Result<PadVerdict, Fault> {
+    use proto::PadVerdict as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => Ok(PadVerdict::None),
+        Ok(Wire::Live) => Ok(PadVerdict::Live),
+        Ok(Wire::Spoof) => Ok(PadVerdict::Spoof),
+        Err(_) => Err(unspecified("pad")),
+    }
+}
+
+/// Unset is for the admission to refuse; out of range is refused here.
+fn optional_time(path: &'static str, wire: Option<WireTime>) -> Result<Option<Timestamp>, Fault> {
+    let Some(WireTime { seconds, nanos }) = wire else { return Ok(None) };
+    let fault = || Fault::field(path, "is not a time between 1970 and 9999");
+    if !(0..1_000_000_000).contains(&nanos) {
+        return Err(fault());
+    }
+    let ms = seconds.checked_mul(1000).and_then(|ms| ms.checked_add(i64::from(nanos) / 1_000_000));
+    ms.and_then(Timestamp::from_unix_ms).map(Some).ok_or_else(fault)
+}
+
+fn draft(wire: proto::ConsentRecord) -> Result<ConsentDraft, Fault> {
+    Ok(ConsentDraft {
+        form: form(wire.form)?,
+        captured_at: optional_time("consent.captured_at", wire.captured_at)?,
+        expires_at: optional_time("consent.expires_at", wire.expires_at)?,
+        alternative_offered: alternative(wire.alternative_offered)?,
+        lawful_basis: basis(wire.lawful_basis)?,
+        subject_class: subject_class(wire.subject_class)?,
+        reconsent_by: optional_time("consent.reconsent_by", wire.reconsent_by)?,
+        guardian: wire.guardian.map(guardian),
+        consent_id: wire.consent_id,
+        purpose: wire.purpose,
+        scope: wire.scope,
+        notice_id: wire.notice_id,
+        notice_version: wire.notice_version,
+        notice_sha256: wire.notice_sha256,
+        channel: wire.channel,
+        evidence_sha256: wire.evidence_sha256,
+        bundled: wire.bundled,
+        legal_reference: wire.legal_reference,
+        offdevice_processing: wire.offdevice_processing,
+    })
+}
+
+fn guardian(wire: proto::Guardian) -> GuardianDraft {
+    GuardianDraft {
+        guardian_ref: wire.guardian_ref,
+        relation: wire.relation,
+        evidence_sha256: wire.evidence_sha256,
+        minor_rules_version: wire.minor_rules_version,
+    }
+}
+
+fn form(wire: i32) -> Result<Option<ConsentForm>, Fault> {
+    use proto::ConsentForm as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => Ok(None),
+        Ok(Wire::Electronic) => Ok(Some(ConsentForm::Electronic)),
+        Ok(Wire::Written) => Ok(Some(ConsentForm::Written)),
+        Err(_) => Err(unspecified("consent.form")),
+    }
+}
+
+fn alternative(wire: i32) -> Result<Option<AlternativeMethod>, Fault> {
+    use proto::AlternativeMethod as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => Ok(None),
+        Ok(Wire::Card) => Ok(Some(AlternativeMethod::Card)),
+        Ok(Wire::Code) => Ok(Some(AlternativeMethod::Code)),
+        Ok(Wire::Qr) => Ok(Some(AlternativeMethod::Qr)),
+        Ok(Wire::Intercom) => Ok(Some(AlternativeMethod::Intercom)),
+        Ok(Wire::Staff) => Ok(Some(AlternativeMethod::Staff)),
+        Err(_) => Err(unspecified("consent.alternative_offered")),
+    }
+}
+
+fn basis(wire: i32) -> Result<Option<LawfulBasis>, Fault> {
+    use proto::LawfulBasis as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => Ok(None),
+        Ok(Wire::Consent) => Ok(Some(LawfulBasis::Consent)),
+        Ok(Wire::LegalObligation) => Ok(Some(LawfulBasis::LegalObligation)),
+        Err(_) => Err(unspecified("consent.lawful_basis")),
+    }
+}
+
+fn subject_class(wire: i32) -> Result<Option<SubjectClass>, Fault> {
+    use proto::SubjectClass as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => Ok(None),
+        Ok(Wire::Adult) => Ok(Some(SubjectClass::Adult)),
+        Ok(Wire::Under14) => Ok(Some(SubjectClass::Under14)),
+        Err(_) => Err(unspecified("consent.subject_class")),
+    }
+}
