@@ -11,7 +11,6 @@ pub struct Grant {
 
 impl Grant {
     /// The one constructor: called where a gate's policy or an admitted consent was just checked.
-    #[expect(dead_code, reason = "the policy that calls it lands with the consent engine")]
     pub(in crate::consent) fn over(mut classes: Vec<ClassKey>) -> Self {
         classes.sort();
         classes.dedup();
@@ -28,5 +27,11 @@ impl Grant {
     #[must_use]
     pub fn classes(&self) -> &[ClassKey] {
         &self.classes
+    }
+
+    /// Whether `class` may be searched; asked again when a match is emitted.
+    #[must_use]
+    pub fn covers(&self, class: &ClassKey) -> bool {
+        self.classes.binary_search(class).is_ok()
     }
 }

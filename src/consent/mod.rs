@@ -4,13 +4,44 @@
 //! - No I/O and no clock: every function is given `now`.
 //! - A [`Grant`] comes from a gate's policy or an admitted consent and from nowhere else; the
 //!   index is searched with one or not at all.
+//! - Nothing is admitted by default: what a rule does not allow is refused, with the field and the
+//!   rule.
 
+mod admission;
+mod document;
+mod draft;
+mod fields;
+mod gate;
 mod grant;
+mod notice;
+mod operating_point;
+mod pass;
+mod policy;
+mod profile;
 mod record;
+mod refusal;
 mod tag;
+#[cfg(test)]
+mod tests;
 
+pub use admission::Admitted;
+pub use document::PolicyDocument;
+pub use draft::{ConsentDraft, ConsentFault, ConsentRefusal, GuardianDraft};
+pub use gate::{
+    AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Gate,
+    Intent, NoAlternative, PlaceRule, PlaceType,
+};
 pub use grant::Grant;
+pub use notice::{Controller, Notice, NoticeStanding, NoticeText, PublicText};
+pub use operating_point::{
+    Calibration, CalibrationError, ErrorRate, InvalidRate, RateOutsideTable, Threshold,
+    ThresholdBasis,
+};
+pub use pass::{GatePass, GateRefusal};
+pub use policy::{Change, ChangeKind, Policy, PolicyObject};
+pub use profile::{DuplicatePolicy, Profile, UnknownProfile};
 pub use record::{
     AlternativeMethod, ConsentForm, ConsentRecord, Guardian, LawfulBasis, Sha256, SubjectClass,
 };
+pub use refusal::{PolicyError, PolicyFault, RefusalKind};
 pub use tag::{ClassKey, ConsentTag};

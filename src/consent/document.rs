@@ -1,0 +1,197 @@
+//! Policy documents: the TOML that operators write (docs/policy.md).
+//!
+//! # Invariants
+//! - A document that exists is well-formed: every mandatory field is there, no field is unknown,
+//!   every gate has an alternative (G1) and stands where the law allows gates at all (G3).
+//! - What depends on the profile or on what was applied before is `Policy::apply`'s to check.
+
+use toml::de::DeTable;
+
+use super::fields::{Fields, Lines, Place, objects};
+use super::gate::{
+    Alternative, Alternatives, DEFAULT_MIN_EYE_DISTANCE_PX, Gate, PlaceRule, PlaceType,
+};
+use super::notice::{Controller, Notice, NoticeText};
+use super::operating_point::ErrorRate;
+use super::refusal::{PolicyError, PolicyFault};
+
+/// An object and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Entry<T> {
+    pub(super) place: Place,
+    pub(super) value: T,
+}
+
+/// A well-formed policy document.
+///
+/// ```
+/// use assent::consent::PolicyDocument;
+/// let wrong = "[[controllers]]\nid = 'maple'\nname = 'Maple Court'\n";
+/// let refusal = PolicyDocument::parse(wrong).unwrap_err().to_string();
+/// assert_eq!(refusal, "line 1: controllers \"maple\": contact: is missing");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct PolicyDocument {
+    pub(super) controllers: Vec<Entry<Controller>>,
+    pub(super) notices: Vec<Entry<Notice>>,
+    pub(super) gates: Vec<Entry<Gate>>,
+}
+
+impl PolicyDocument {
+    /// Parses a document of tables `controllers`, `notices` and `gates`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let lines = Lines::of(text);
+        let root = DeTable::parse(text).map_err(|error| PolicyError::Syntax {
+            line: lines.at(error.span().map_or(0, |span| span.start)),
+            message: error.message().to_owned(),
+        })?;
+        let mut document = Self::default();
+        for (key, value) in root.into_inner() {
+            match key.get_ref().as_ref() {
+                "controllers" => document.controllers = read("controllers", value, &lines)?,
+                "notices" => document.notices = read("notices", value, &lines)?,
+                "gates" => document.gates = read("gates", value, &lines)?,
+                name => {
+                    let line = lines.at(key.span().start);
+                    return Err(PolicyError::UnknownTable { line, name: name.to_owned() });
+                }
+            }
+        }
+        Ok(document)
+    }
+}
+
+/// An object of the document.
+trait Object: Sized {
+    /// Takes the object's fields.
+    fn take(fields: &mut Fields<'_, '_>) -> Result<Self, PolicyError>;
+    /// The id by which changes and refusals name it, unique in its table.
+    fn name(&self) -> String;
+}
+
+/// Reads one table; an object that appears twice is refused.
+fn read<T: Object>(
+    table: &'static str,
+    value: toml::Spanned<toml::de::DeValue<'_>>,
+    lines: &Lines,
+) -> Result<Vec<Entry<T>>, PolicyError> {
+    let mut names = std::collections::BTreeSet::new();
+    let mut entries = Vec::new();
+    for mut fields in objects(table, value, lines)? {
+        let value = T::take(&mut fields)?;
+        let place = fields.finish()?.named(value.name());
+        if !names.insert(place.id.clone()) {
+            return Err(place.refuse("id", PolicyFault::Repeated));
+        }
+        entries.push(Entry { place, value });
+    }
+    Ok(entries)
+}
+
+impl Object for Controller {
+    fn take(fields: &mut Fields<'_, '_>) -> Result<Self, PolicyError> {
+        Ok(Self {
+            id: fields.required("id")?,
+            name: fields.required("name")?,
+            contact: fields.required("contact")?,
+            duplicates: fields.optional("duplicates")?,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Object for Notice {
+    fn take(fields: &mut Fields<'_, '_>) -> Result<Self, PolicyError> {
+        Ok(Self {
+            controller: fields.required("controller")?,
+            id: fields.required("id")?,
+            version: fields.required("version")?,
+            effective_from: fields.instant("effective_from")?,
+            purposes: fields.list("purposes")?,
+            texts: fields
+                .children("texts", PolicyFault::Empty)?
+                .into_iter()
+                .map(notice_text)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}@{}", self.controller, self.id, self.version)
+    }
+}
+
+/// C6: each part of the text is mandatory (M5).
+fn notice_text(mut fields: Fields<'_, '_>) -> Result<NoticeText, PolicyError> {
+    let text = NoticeText {
+        language: fields.required("language")?,
+        controller_contact: fields.required("controller_contact")?,
+        purpose_and_method: fields.required("purpose_and_method")?,
+        retention: fields.required("retention")?,
+        necessity_and_impact: fields.required("necessity_and_impact")?,
+        rights: fields.required("rights")?,
+    };
+    fields.finish()?;
+    Ok(text)
+}
+
+impl Object for Gate {
+    fn take(fields: &mut Fields<'_, '_>) -> Result<Self, PolicyError> {
+        Ok(Self {
+            id: fields.required("id")?,
+            controller: fields.required("controller")?,
+            label: fields.required("label")?,
+            place_type: place_type(fields)?,
+            purposes: fields.list("purposes")?,
+            scopes: fields.list("scopes")?,
+            comparison: fields.required("comparison")?,
+            fmr: fields.optional("fmr")?.unwrap_or(ErrorRate::DEFAULT_FMR),
+            fpir: fields.optional("fpir")?.unwrap_or(ErrorRate::DEFAULT_FPIR),
+            min_eye_distance_px: fields
+                .optional("min_eye_distance_px")?
+                .unwrap_or(DEFAULT_MIN_EYE_DISTANCE_PX),
+            single_face: fields.optional("single_face")?.unwrap_or(false),
+            expose_similarity: fields.optional("expose_similarity")?.unwrap_or(false),
+            alternatives: alternatives(fields)?,
+        })
+    }
+
+    fn name(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+/// G3: a gate that does not say where it stands is refused like one in a private room.
+fn place_type(fields: &mut Fields<'_, '_>) -> Result<PlaceType, PolicyError> {
+    let place_type: PlaceType = fields.optional("place_type")?.unwrap_or_default();
+    match place_type.rule() {
+        PlaceRule::Ordinary | PlaceRule::Public => Ok(place_type),
+        PlaceRule::Never => {
+            Err(fields.refuse("place_type", PolicyFault::ForbiddenPlace(place_type)))
+        }
+    }
+}
+
+/// G1: at least one.
+fn alternatives(fields: &mut Fields<'_, '_>) -> Result<Alternatives, PolicyError> {
+    let none = PolicyFault::NoAlternative(super::gate::NoAlternative);
+    let ways = fields.children("alternatives", none)?.into_iter().map(alternative);
+    Alternatives::new(ways.collect::<Result<_, _>>()?)
+        .map_err(|none| fields.refuse("alternatives", none.into()))
+}
+
+fn alternative(mut fields: Fields<'_, '_>) -> Result<Alternative, PolicyError> {
+    let way = Alternative {
+        method: fields.required("method")?,
+        hint: fields.required("hint")?,
+        accessible: fields.optional("accessible")?.unwrap_or(false),
+    };
+    fields.finish()?;
+    Ok(way)
+}

@@ -1,0 +1,229 @@
+//! Gates: where faces are compared, for what, and the ways in that need no face.
+//!
+//! # Invariants
+//! - [`Alternatives`] is never empty: a face is never the only way in (G1, SPC 10, M10).
+//! - A gate in a private room does not exist (G3, M13): the policy's document refuses it.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::operating_point::ErrorRate;
+use super::record::AlternativeMethod;
+use crate::types::{ControllerId, GateId, Purpose, Scope, ShortText};
+
+/// Least distance between the eyes where a gate does not say, pixels.
+pub const DEFAULT_MIN_EYE_DISTANCE_PX: u32 = 20;
+
+/// The kind of place where a gate stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlaceType {
+    /// Nobody said: refused.
+    #[default]
+    Unspecified,
+    /// The entrance of a community or building that is not open to everybody.
+    Entrance,
+    /// The entrance of a place that is open to everybody.
+    PublicEntrance,
+    /// A turnstile behind an entrance.
+    Turnstile,
+    /// The door of an office.
+    OfficeDoor,
+    /// A lift.
+    Lift,
+    /// A car park.
+    Parking,
+    /// A hotel room: refused.
+    HotelRoom,
+    /// A bathroom: refused.
+    Bathroom,
+    /// A changing room: refused.
+    ChangingRoom,
+    /// A toilet: refused.
+    Toilet,
+}
+
+/// How the law sees a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlaceRule {
+    /// Gates may stand there.
+    Ordinary,
+    /// Open to everybody: only under conditions (M13).
+    Public,
+    /// Private, or not said: never (M13).
+    Never,
+}
+
+impl PlaceType {
+    /// Every kind of place.
+    pub const ALL: [Self; 11] = [
+        Self::Unspecified,
+        Self::Entrance,
+        Self::PublicEntrance,
+        Self::Turnstile,
+        Self::OfficeDoor,
+        Self::Lift,
+        Self::Parking,
+        Self::HotelRoom,
+        Self::Bathroom,
+        Self::ChangingRoom,
+        Self::Toilet,
+    ];
+
+    /// How the law sees it.
+    #[must_use]
+    pub fn rule(self) -> PlaceRule {
+        match self {
+            Self::Entrance | Self::Turnstile | Self::OfficeDoor | Self::Lift | Self::Parking => {
+                PlaceRule::Ordinary
+            }
+            Self::PublicEntrance => PlaceRule::Public,
+            Self::Unspecified
+            | Self::HotelRoom
+            | Self::Bathroom
+            | Self::ChangingRoom
+            | Self::Toilet => PlaceRule::Never,
+        }
+    }
+}
+
+/// A way past a gate that does not use the face.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alternative {
+    /// The kind of way.
+    pub method: AlternativeMethod,
+    /// What to tell the person, at most 256 bytes.
+    pub hint: ShortText,
+    /// Whether it suits disabled and elderly people (G5, M5).
+    #[serde(default)]
+    pub accessible: bool,
+}
+
+/// The ways past a gate that do not use the face: at least one.
+///
+/// ```
+/// use assent::consent::Alternatives;
+/// assert!(Alternatives::new(vec![]).is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Alternative>", into = "Vec<Alternative>")]
+pub struct Alternatives(Box<[Alternative]>);
+
+impl Alternatives {
+    /// The ways, in the order in which they are offered.
+    ///
+    /// # Errors
+    /// None given.
+    pub fn new(ways: Vec<Alternative>) -> Result<Self, NoAlternative> {
+        if ways.is_empty() { Err(NoAlternative) } else { Ok(Self(ways.into_boxed_slice())) }
+    }
+
+    /// The ways; never empty.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Alternative] {
+        &self.0
+    }
+
+    /// Whether one of them suits disabled and elderly people.
+    #[must_use]
+    pub fn any_accessible(&self) -> bool {
+        self.0.iter().any(|way| way.accessible)
+    }
+}
+
+impl TryFrom<Vec<Alternative>> for Alternatives {
+    type Error = NoAlternative;
+
+    fn try_from(ways: Vec<Alternative>) -> Result<Self, NoAlternative> {
+        Self::new(ways)
+    }
+}
+
+impl From<Alternatives> for Vec<Alternative> {
+    fn from(ways: Alternatives) -> Self {
+        ways.0.into()
+    }
+}
+
+/// A face would be the only way in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a gate needs at least one way in that is not the face (SPC 10, M10)")]
+pub struct NoAlternative;
+
+/// What one probe is compared with (G7, M19).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// Verification: with the template of one claimed subject.
+    OneToOne,
+    /// Identification: with every template of the gate's classes.
+    OneToMany,
+}
+
+/// What a gate may compare (G7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllowedComparison {
+    /// Verification only.
+    OneToOne,
+    /// Identification only.
+    OneToMany,
+    /// Either.
+    Both,
+}
+
+impl AllowedComparison {
+    /// Whether `comparison` is allowed.
+    #[must_use]
+    pub fn allows(self, comparison: Comparison) -> bool {
+        match self {
+            Self::OneToOne => comparison == Comparison::OneToOne,
+            Self::OneToMany => comparison == Comparison::OneToMany,
+            Self::Both => true,
+        }
+    }
+}
+
+/// How the gate knows that the person wants to be recognised (G6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Intent {
+    /// The person pressed a button.
+    Button,
+    /// The person presented a card.
+    Card,
+    /// The person presented a QR code.
+    Qr,
+    /// The person stopped at a marked place and presence was confirmed.
+    PresenceConfirmed,
+}
+
+/// A door or turnstile, as the policy describes it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gate {
+    /// Its id, unique in the deployment.
+    pub id: GateId,
+    /// Who runs it.
+    pub controller: ControllerId,
+    /// What people call it.
+    pub label: ShortText,
+    /// Where it stands.
+    pub place_type: PlaceType,
+    /// Why faces are compared there; at least one.
+    pub purposes: Vec<Purpose>,
+    /// The scopes whose templates are compared; at least one.
+    pub scopes: Vec<Scope>,
+    /// 1:1, 1:N or both.
+    pub comparison: AllowedComparison,
+    /// False match rate of 1:1 comparisons.
+    pub fmr: ErrorRate,
+    /// False positive identification rate of 1:N searches.
+    pub fpir: ErrorRate,
+    /// Least distance between the eyes, pixels of the frame.
+    pub min_eye_distance_px: u32,
+    /// Whether a frame with several faces is refused.
+    pub single_face: bool,
+    /// Whether replies carry similarity scores; they help an attacker to climb.
+    pub expose_similarity: bool,
+    /// The other ways in.
+    pub alternatives: Alternatives,
+}

@@ -1,0 +1,119 @@
+//! Permission to use a gate, as a value: everything that a verification has to know about it.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::gate::{Alternative, Comparison, Gate, Intent};
+use super::grant::Grant;
+use super::profile::Profile;
+use super::refusal::RefusalKind;
+use super::tag::ClassKey;
+
+/// A gate's policy, compiled when it was applied. Cheap to clone; a pass that is held while
+/// another policy is applied keeps saying what it said.
+///
+/// # Invariants
+/// - The grant covers exactly the classes of the gate's controller, purposes and scopes.
+#[derive(Debug, Clone)]
+pub struct GatePass(Arc<Compiled>);
+
+#[derive(Debug)]
+struct Compiled {
+    gate: Gate,
+    grant: Grant,
+    intent_required: bool,
+}
+
+impl GatePass {
+    /// Called by `Policy::apply`, which has just checked the gate.
+    pub(super) fn compile(gate: Gate, profile: &Profile) -> Self {
+        let class = |(purpose, scope): (&_, &_)| ClassKey {
+            controller: gate.controller.clone(),
+            purpose: Clone::clone(purpose),
+            scope: Clone::clone(scope),
+        };
+        let pairs = gate.purposes.iter().flat_map(|p| gate.scopes.iter().map(move |s| (p, s)));
+        let grant = Grant::over(pairs.map(class).collect());
+        Self(Arc::new(Compiled { gate, grant, intent_required: profile.intent_required }))
+    }
+
+    /// The gate as the policy describes it: operating point, eye distance, what may be told.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    /// What may be searched at this gate.
+    #[must_use]
+    pub fn grant(&self) -> &Grant {
+        &self.0.grant
+    }
+
+    /// The gate's other ways in; never empty.
+    #[must_use]
+    pub fn alternatives(&self) -> &[Alternative] {
+        self.0.gate.alternatives.as_slice()
+    }
+
+    /// Whether the gate may compare so (G7).
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_comparison(&self, comparison: Comparison) -> Result<(), GateRefusal> {
+        if self.0.gate.comparison.allows(comparison) {
+            Ok(())
+        } else {
+            Err(GateRefusal::Comparison(comparison))
+        }
+    }
+
+    /// Whether the person asked to be recognised, where the profile wants to know (G6).
+    ///
+    /// # Errors
+    /// The profile wants to know and the gate does not say.
+    pub fn check_intent(&self, intent: Option<Intent>) -> Result<(), GateRefusal> {
+        if self.0.intent_required && intent.is_none() {
+            return Err(GateRefusal::IntentMissing);
+        }
+        Ok(())
+    }
+}
+
+/// Why a gate's request is refused before any picture is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum GateRefusal {
+    /// No such gate was applied.
+    #[error("there is no such gate")]
+    UnknownGate,
+    /// G6: the profile demands the person's act.
+    #[error("the gate must say how the person asked to be recognised")]
+    IntentMissing,
+    /// G7: the gate's policy does not allow it.
+    #[error("the gate's policy does not allow {}", match .0 {
+        Comparison::OneToOne => "1:1 comparison; leave the claimed subject out",
+        Comparison::OneToMany => "1:N search; claim a subject",
+    })]
+    Comparison(Comparison),
+}
+
+impl GateRefusal {
+    /// Whose turn it is.
+    #[must_use]
+    pub fn kind(self) -> RefusalKind {
+        match self {
+            Self::IntentMissing => RefusalKind::Field,
+            Self::UnknownGate | Self::Comparison(_) => RefusalKind::State,
+        }
+    }
+
+    /// The field at fault, as on the wire.
+    #[must_use]
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::UnknownGate => "gate_id",
+            Self::IntentMissing => "intent",
+            Self::Comparison(_) => "claimed_subject",
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Policy profiles: which rules a jurisdiction enforces, as data.
+//!
+//! # Invariants
+//! - A profile is one TOML file under `profiles/`; no code asks for a profile's name.
+//! - What holds everywhere (C1, C2, C5, G1, G3, D1 of REQUIREMENTS) is no field here: it cannot be
+//!   switched off.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::operating_point::ErrorRate;
+
+/// The profiles that ship with the program, by name.
+const SHIPPED: [(&str, &str); 2] =
+    [("cn", include_str!("profiles/cn.toml")), ("open", include_str!("profiles/open.toml"))];
+
+/// What to do when an enrolled face looks like another subject's in the same class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DuplicatePolicy {
+    /// Refuse the enrolment.
+    Refuse,
+    /// Enrol, and name the other subject in the answer.
+    Flag,
+}
+
+/// The rules that differ between jurisdictions.
+///
+/// ```
+/// use assent::consent::Profile;
+/// let cn = Profile::named("cn")?;
+/// assert_eq!(cn.max_retention_days, 365);
+/// # Ok::<(), assent::consent::UnknownProfile>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each rule is on or off by itself")]
+pub struct Profile {
+    /// The name, such as "cn".
+    pub name: String,
+    /// Longest time from consent to expiry, days (M8, BIPA 15(a)).
+    pub max_retention_days: u32,
+    /// Longest time from expiry to erasure, seconds (PIPL 47, GDPR 17).
+    pub erase_within_seconds: u32,
+    /// How long a superseded notice may still be consented to, days.
+    pub notice_grace_days: u32,
+    /// Whether a gate must say how the person asked to be recognised (G6).
+    pub intent_required: bool,
+    /// Whether each gate needs an alternative that suits disabled and elderly people (G5, M5).
+    pub accessible_alternative_required: bool,
+    /// Whether gates may stand in public places (G4, M13).
+    pub public_places_allowed: bool,
+    /// Whether a basis other than consent is accepted (C9, SPC 5).
+    pub other_lawful_bases_allowed: bool,
+    /// Whether children under 14 may be enrolled, with their guardian's consent (C5, M7).
+    pub children_allowed: bool,
+    /// What happens to duplicates where the controller's policy does not say.
+    pub duplicates: DuplicatePolicy,
+    /// Share of honest enrolments that the duplicate search may suspect wrongly.
+    pub duplicate_fpir: ErrorRate,
+}
+
+impl Profile {
+    /// The shipped profile of that name.
+    ///
+    /// # Errors
+    /// No profile has that name.
+    ///
+    /// # Panics
+    /// Never: a test parses every shipped profile.
+    pub fn named(name: &str) -> Result<Self, UnknownProfile> {
+        let shipped = SHIPPED.iter().find(|(shipped, _)| *shipped == name);
+        let (_, text) = shipped.ok_or_else(|| UnknownProfile(name.to_owned()))?;
+        // The text is a constant of this program; `every_shipped_profile_parses` covers each.
+        Ok(toml::from_str(text).expect("a shipped profile parses"))
+    }
+
+    /// The names of the shipped profiles.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        SHIPPED.iter().map(|(name, _)| *name)
+    }
+}
+
+/// No profile has this name.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("there is no profile {0:?}; there are: {known}", known = SHIPPED.map(|(name, _)| name).join(", "))]
+pub struct UnknownProfile(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_profile_parses_and_bears_its_name() {
+        for (name, text) in SHIPPED {
+            let profile: Profile = toml::from_str(text).unwrap();
+            assert_eq!(profile.name, name);
+            assert_eq!(Profile::named(name), Ok(profile));
+        }
+    }
+
+    #[test]
+    fn an_unknown_profile_is_refused_and_the_known_ones_are_named() {
+        let refusal = Profile::named("mars").unwrap_err().to_string();
+        for name in Profile::names() {
+            assert!(refusal.contains(name), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_profile_with_an_unknown_field_is_refused() {
+        let text = format!("{}\nmoon_phase = 3\n", SHIPPED[0].1);
+        assert!(toml::from_str::<Profile>(&text).is_err());
+    }
+}
