@@ -73,6 +73,12 @@ impl Failure {
         Self::new(Exit::Internal, chain(&fault))
     }
 
+    /// Names the file that the failure is about.
+    pub(super) fn about(mut self, file: &std::path::Path) -> Self {
+        self.message = format!("{}: {}", file.display(), self.message);
+        self
+    }
+
     /// Says what went wrong on standard error.
     pub(super) fn report(&self) -> Exit {
         eprintln!("assent: {}", self.message);

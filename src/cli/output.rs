@@ -13,6 +13,19 @@ where
     println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
 }
 
+/// Prints one object of a policy diff.
+pub(super) fn print_change(change: &proto::PolicyChange) {
+    let mark = match change.kind() {
+        proto::ChangeKind::Added => '+',
+        proto::ChangeKind::Changed => '~',
+        proto::ChangeKind::Unchanged | proto::ChangeKind::Unspecified => '=',
+    };
+    println!("{mark} {} {}", change.object, change.id);
+    for field in &change.fields {
+        println!("    {field}");
+    }
+}
+
 /// A way in that needs no face.
 pub(super) fn way(way: &proto::Alternative) -> String {
     let method = way.method().as_str_name().trim_start_matches("ALTERNATIVE_METHOD_").to_lowercase();

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prost::Message;
+pub use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
 use super::proto;

@@ -48,3 +48,5 @@ pub use caller::{CallerRule, CallerRuleFault, Callers, Role};
 pub use listener::Listener;
 pub use serving::{ServiceError, Serving, TlsMaterial};
 pub use shared::{Phase, Shared};
+/// A time on the wire.
+pub use prost_types::Timestamp as WireTime;

@@ -14,9 +14,15 @@ use crate::engine::{
 use crate::types::{Quality, QualityReason, Timestamp};
 
 pub(super) fn time(t: Timestamp) -> WireTime {
-    let ms = t.unix_ms();
-    let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or(0);
-    WireTime { seconds: ms.div_euclid(1000), nanos }
+    t.into()
+}
+
+impl From<Timestamp> for WireTime {
+    fn from(t: Timestamp) -> Self {
+        let ms = t.unix_ms();
+        let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).unwrap_or(0);
+        Self { seconds: ms.div_euclid(1000), nanos }
+    }
 }
 
 pub(super) fn decision(decision: &Decision) -> proto::Decision {
@@ -38,20 +44,31 @@ pub(super) fn alternatives(ways: &Alternatives) -> Vec<proto::Alternative> {
 impl From<&Alternative> for proto::Alternative {
     fn from(way: &Alternative) -> Self {
         Self {
-            method: method(way.method).into(),
+            method: proto::AlternativeMethod::from(way.method).into(),
             hint: way.hint.to_string(),
             accessible: way.accessible,
         }
     }
 }
 
-fn method(method: AlternativeMethod) -> proto::AlternativeMethod {
-    match method {
-        AlternativeMethod::Card => proto::AlternativeMethod::Card,
-        AlternativeMethod::Code => proto::AlternativeMethod::Code,
-        AlternativeMethod::Qr => proto::AlternativeMethod::Qr,
-        AlternativeMethod::Intercom => proto::AlternativeMethod::Intercom,
-        AlternativeMethod::Staff => proto::AlternativeMethod::Staff,
+impl From<AlternativeMethod> for proto::AlternativeMethod {
+    fn from(method: AlternativeMethod) -> Self {
+        match method {
+            AlternativeMethod::Card => Self::Card,
+            AlternativeMethod::Code => Self::Code,
+            AlternativeMethod::Qr => Self::Qr,
+            AlternativeMethod::Intercom => Self::Intercom,
+            AlternativeMethod::Staff => Self::Staff,
+        }
+    }
+}
+
+impl From<SubjectClass> for proto::SubjectClass {
+    fn from(class: SubjectClass) -> Self {
+        match class {
+            SubjectClass::Adult => Self::Adult,
+            SubjectClass::Under14 => Self::Under14,
+        }
     }
 }
 
@@ -190,14 +207,10 @@ impl From<RevocationReceipt> for proto::RevokeResponse {
 
 impl From<Held> for proto::HeldRecord {
     fn from(held: Held) -> Self {
-        let class = match held.subject_class {
-            SubjectClass::Adult => proto::SubjectClass::Adult,
-            SubjectClass::Under14 => proto::SubjectClass::Under14,
-        };
         Self {
             record_id: held.record.to_string(),
             consent_tag: Some((&held.tag).into()),
-            subject_class: class.into(),
+            subject_class: proto::SubjectClass::from(held.subject_class).into(),
             reconsent_by: held.reconsent_by.map(time),
             frames: held.frames,
             model_contract: held.model.to_string(),

@@ -1,0 +1,267 @@
+//! Commands that are one call each.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::connection::{ConnectionArgs, read};
+use super::exit::{Exit, Failure};
+use super::{Outcome, output};
+use crate::service::proto;
+
+/// `assent apply`.
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    /// TOML with controllers, notices and gates; docs/policy.md explains every field
+    file: PathBuf,
+    /// Only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
+    let toml = String::from_utf8(read(&args.file)?)
+        .map_err(|_not_text| Failure::new(Exit::Usage, "the file is not UTF-8 text"))?;
+    let client = args.connection.connect().await?;
+    let request = proto::ApplyPolicyRequest { toml, dry_run: args.dry_run };
+    let response = client.apply_policy(request).await.map_err(|error| {
+        let failure = Failure::from(error);
+        failure.about(&args.file)
+    })?;
+    if json {
+        output::print_json("ApplyPolicyResponse", &response);
+    } else {
+        for change in &response.changes {
+            output::print_change(change);
+        }
+        let done = if args.dry_run { "would apply" } else { "applied" };
+        println!("{done}; revision {}", response.revision);
+    }
+    Ok(Exit::Ok)
+}
+
+/// `assent notice`.
+#[derive(Debug, Args)]
+pub(super) struct NoticeArgs {
+    /// The controller
+    controller: String,
+    /// The notice
+    notice: String,
+    /// Its version; the current one by default
+    #[arg(long, default_value = "")]
+    version: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn notice(args: &NoticeArgs, json: bool) -> Outcome {
+    let client = args.connection.connect().await?;
+    let request = proto::GetNoticeRequest {
+        controller_id: args.controller.clone(),
+        notice_id: args.notice.clone(),
+        version: args.version.clone(),
+    };
+    let response = client.get_notice(request).await?;
+    if json {
+        output::print_json("GetNoticeResponse", &response);
+        return Ok(Exit::Ok);
+    }
+    let notice = response.notice.unwrap_or_default();
+    println!("{}/{}@{}", notice.controller_id, notice.notice_id, notice.version);
+    println!("sha256    {}", hex::encode(&notice.sha256));
+    println!("purposes  {}", notice.purposes.join(", "));
+    println!("from      {}", output::time(notice.effective_from.as_ref()));
+    for text in &notice.texts {
+        println!("\n[{}]", text.language);
+        for part in [
+            &text.controller_contact,
+            &text.purpose_and_method,
+            &text.retention,
+            &text.necessity_and_impact,
+            &text.rights,
+        ] {
+            println!("{part}");
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// How the gate knows that the person wants to be recognised.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum IntentArg {
+    Button,
+    Card,
+    Qr,
+    Presence,
+    None,
+}
+
+/// `assent verify`.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The photo: JPEG or PNG
+    photo: PathBuf,
+    /// The gate
+    #[arg(long)]
+    gate: String,
+    /// 1:1 against this subject; without it 1:N within the gate's scopes
+    #[arg(long, default_value = "", hide_default_value = true)]
+    subject: String,
+    /// The person's act
+    #[arg(long, value_enum, default_value = "button")]
+    intent: IntentArg,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
+    let data = read(&args.photo)?;
+    let client = args.connection.connect().await?;
+    let intent = match args.intent {
+        IntentArg::Button => proto::Intent::Button,
+        IntentArg::Card => proto::Intent::Card,
+        IntentArg::Qr => proto::Intent::Qr,
+        IntentArg::Presence => proto::Intent::PresenceConfirmed,
+        IntentArg::None => proto::Intent::Unspecified,
+    };
+    let request = proto::VerifyRequest {
+        gate_id: args.gate.clone(),
+        intent: intent.into(),
+        claimed_subject: args.subject.clone(),
+        probe: Some(proto::verify_request::Probe::Encoded(proto::EncodedFrame { data })),
+        ..proto::VerifyRequest::default()
+    };
+    let response = client.verify(request).await?;
+    if json {
+        output::print_json("VerifyResponse", &response);
+    } else {
+        println!("{}", output::verdict(&response));
+    }
+    Ok(match response.decision() {
+        proto::Decision::Match => Exit::Ok,
+        proto::Decision::NoMatch => Exit::NoMatch,
+        proto::Decision::Unspecified
+        | proto::Decision::NoFace
+        | proto::Decision::SeveralFaces
+        | proto::Decision::LowQuality
+        | proto::Decision::SpoofSuspected
+        | proto::Decision::StaleFrame
+        | proto::Decision::LockedOut
+        | proto::Decision::FaceDisabled => Exit::NoDecision,
+    })
+}
+
+/// `assent revoke`.
+#[derive(Debug, Args)]
+#[group(id = "target", required = true, multiple = false, args = ["subject", "record", "consent_id"])]
+pub(super) struct RevokeArgs {
+    /// The controller
+    #[arg(long)]
+    controller: String,
+    /// All records of this subject
+    #[arg(long)]
+    subject: Option<String>,
+    /// One record
+    #[arg(long)]
+    record: Option<String>,
+    /// The record held under this consent
+    #[arg(long)]
+    consent_id: Option<String>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn revoke(args: &RevokeArgs, json: bool) -> Outcome {
+    use proto::revoke_request::Target;
+    let subject = args.subject.clone().map(Target::SubjectRef);
+    let record = args.record.clone().map(Target::RecordId);
+    let consent = args.consent_id.clone().map(Target::ConsentId);
+    let request = proto::RevokeRequest {
+        controller_id: args.controller.clone(),
+        target: subject.or(record).or(consent),
+    };
+    let client = args.connection.connect().await?;
+    let response = client.revoke(request).await?;
+    if json {
+        output::print_json("RevokeResponse", &response);
+    } else if response.revoked_records.is_empty() {
+        println!("nothing was held; revision {}", response.revision);
+    } else {
+        for record in &response.revoked_records {
+            println!("destroyed {record}");
+        }
+        println!("gone from revision {} on", response.revision);
+    }
+    Ok(Exit::Ok)
+}
+
+/// `assent describe`.
+#[derive(Debug, Args)]
+pub(super) struct DescribeArgs {
+    /// The subject
+    subject: String,
+    /// The controller
+    #[arg(long)]
+    controller: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn describe(args: &DescribeArgs, json: bool) -> Outcome {
+    let client = args.connection.connect().await?;
+    let request = proto::DescribeSubjectRequest {
+        controller_id: args.controller.clone(),
+        subject_ref: args.subject.clone(),
+    };
+    let response = client.describe_subject(request).await?;
+    if json {
+        output::print_json("DescribeSubjectResponse", &response);
+    } else if response.records.is_empty() {
+        println!("nothing is held; revision {}", response.revision);
+    } else {
+        for held in &response.records {
+            let live = if held.live { "live" } else { "not matching" };
+            println!("{}  {live}, of {} frame(s)", held.record_id, held.frames);
+            println!("  model    {}", held.model_contract);
+            println!("  consent  {}", held.consent_tag.as_ref().map(output::tag).unwrap_or_default());
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// `assent status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
+    let client = args.connection.connect().await?;
+    let status = client.status(proto::StatusRequest {}).await?;
+    if json {
+        output::print_json("StatusResponse", &status);
+        return Ok(Exit::Ok);
+    }
+    println!("assent {}: {}", status.version, status.state);
+    println!("  since     {}", output::time(status.started_at.as_ref()));
+    println!("  revision  {}", status.revision);
+    println!("  profile   {}", status.profile);
+    println!("  model     {} ({})", status.model_pack, status.model_contract);
+    println!("  provider  {}, scan {}", status.provider, status.scan_kernel);
+    let lock = if status.arena_locked { "locked" } else { "NOT all locked: raise `ulimit -l`" };
+    println!("  arena     {} KiB, {lock}", status.arena_bytes / 1024);
+    println!("  subjects  {}", status.subjects);
+    for class in &status.classes {
+        println!(
+            "  {:>8}  {} / {} / {}",
+            class.templates, class.controller_id, class.purpose, class.scope
+        );
+    }
+    for record in &status.quarantined_records {
+        println!("  quarantined: {record}; revoke it by record id, or restore the store");
+    }
+    Ok(Exit::Ok)
+}
