@@ -22,6 +22,8 @@ mod sign;
 
 pub use digest::{DIGEST_BYTES, mac, sha256};
 pub use root::{RootKey, RootKeyError, RootUse};
-pub use seal::{OpenError, SEAL_OVERHEAD_BYTES, SealError, Sealed, open, seal, unwrap_key, wrap_key};
+pub use seal::{
+    OpenError, SEAL_OVERHEAD_BYTES, SealError, Sealed, open, seal, unwrap_key, wrap_key,
+};
 pub use secret::{RandomError, SecretKey};
 pub use sign::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignatureFault, Signer, verify};

@@ -106,8 +106,8 @@ impl RootKey {
         if mode & OTHERS_MODE != 0 {
             return Err(RootKeyError::Exposed { path: path.into(), mode: mode & 0o777 });
         }
-        let bytes = read_key_file(file)
-            .map_err(|source| RootKeyError::Io { path: path.into(), source })?;
+        let bytes =
+            read_key_file(file).map_err(|source| RootKeyError::Io { path: path.into(), source })?;
         Self::decode(path, &bytes)
     }
 

@@ -83,11 +83,7 @@ pub fn seal(key: &SecretKey, aad: &[u8], plaintext: &[u8]) -> Result<Sealed, Sea
 ///
 /// # Errors
 /// The bytes, the key or the associated data are not those of the sealing.
-pub fn open(
-    key: &SecretKey,
-    aad: &[u8],
-    sealed: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+pub fn open(key: &SecretKey, aad: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let (nonce, msg) = split(sealed)?;
     cipher(key)
         .decrypt(&nonce.0.into(), Payload { msg, aad })
@@ -216,9 +212,6 @@ mod tests {
         let back = unwrap_key(&wrapping, b"id", wrapped.as_bytes()).unwrap();
         assert_eq!(back.bytes(), key.bytes());
         let words = seal(&wrapping, b"id", b"no key").unwrap();
-        assert_eq!(
-            unwrap_key(&wrapping, b"id", words.as_bytes()).unwrap_err(),
-            OpenError::NotAKey
-        );
+        assert_eq!(unwrap_key(&wrapping, b"id", words.as_bytes()).unwrap_err(), OpenError::NotAKey);
     }
 }
