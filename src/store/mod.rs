@@ -1,1 +1,50 @@
-//! Not built yet.
+//! The durable, sealed truth: an ordered log of revisions and the rows it leads to.
+//!
+//! [`Store`] is typed and holds the keys; below it a [`Backend`] holds opaque rows and never sees
+//! plaintext. What each row holds and under which key it is sealed is drawn in `sealing.rs`; how
+//! rows lie on disk is drawn in `embedded/tables.rs`.
+//!
+//! # Invariants
+//! - What a call acknowledged is durable, and stays: an enrolment until it is revoked, a
+//!   revocation for good.
+//! - A change is one revision, whole or not at all, with exactly one log entry.
+//! - A backend is given [`Opaque`] values and [`RowKey`]s only; both can be made from ciphertext,
+//!   MACs, random ids and fixed names, and from nothing else.
+//! - A template opens only together with the exact header, consent included, it was sealed with.
+//! - One record that does not open is quarantined and counted; it stops nothing.
+//! - After a failed commit nothing more is written until the store is opened anew.
+//!
+//! # Limits today
+//! Revocation deletes the record's wrapped key with its rows, and the database may keep old pages
+//! for a while: whoever copied the directory earlier, or reads freed pages, *and* holds ROOT can
+//! still unwrap the key. Issue C closes this with the key tree and a ROOT that is replaced at each
+//! revocation. Likewise a row put back to an older version of itself, a whole row deleted, or a
+//! log cut short at its end is not noticed until the audit chain of issue C; any altered or
+//! misplaced byte is noticed today.
+//!
+//! # Not here
+//! Who may enrol or revoke, and zeroising of what is in memory: that is the engine's and the
+//! index's business.
+
+mod backend;
+mod embedded;
+mod error;
+mod load;
+mod log;
+mod record;
+mod sealing;
+mod typed;
+
+#[cfg(test)]
+mod tests;
+
+pub use backend::{
+    Backend, BackendError, Batch, BoxFuture, Changes, Opaque, Precondition, RowId, RowKey, Table,
+    Write,
+};
+pub use embedded::{Embedded, EmbeddedError};
+pub use error::StoreError;
+pub use load::LoadReport;
+pub use log::{LogEntry, RevocationCause};
+pub use record::{OpenedRecord, RecordFault, StoredRecord};
+pub use typed::{IdempotentWrite, PriorAnswer, Revoked, Store};

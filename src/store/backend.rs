@@ -1,0 +1,252 @@
+//! What any durable backend must do, and the types that keep plaintext away from it.
+
+use std::pin::Pin;
+
+use thiserror::Error;
+
+use crate::crypto::{DIGEST_BYTES, SealError, Sealed};
+use crate::types::{RecordId, Revision};
+
+/// A boxed future, which keeps [`Backend`] object-safe.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The durable truth: tables of opaque rows, and one log entry for each revision.
+///
+/// Revisions start at 1 and are dense. Every read sees one revision whole, never part of one.
+pub trait Backend: Send + Sync + 'static {
+    /// Applies `batch` as the next revision, all or nothing; durable on return.
+    ///
+    /// Dropping the future once it was polled does not take the batch back: it may still be
+    /// committed.
+    ///
+    /// # Errors
+    /// A precondition does not hold ([`BackendError::Taken`], [`BackendError::Gone`]) or sealing
+    /// failed: no effect. [`BackendError::Stopped`]: whether it took effect shows when the store
+    /// is opened anew.
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Revision, BackendError>>;
+
+    /// The newest revision; 0 when nothing was ever committed.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn head(&self) -> BoxFuture<'_, Result<Revision, BackendError>>;
+
+    /// The values of `rows`, in their order, all as of one revision.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn read(&self, rows: Vec<RowId>) -> BoxFuture<'_, Result<Vec<Option<Opaque>>, BackendError>>;
+
+    /// At most `limit` rows of `table` in key order, those after `after`; fewer only at the end.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<RowKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RowKey, Opaque)>, BackendError>>;
+
+    /// At most `limit` log entries in order, those after `after`.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    fn log(
+        &self,
+        after: Revision,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Revision, Opaque)>, BackendError>>;
+
+    /// Whether changes are still taken; false for good after a failed commit.
+    fn is_healthy(&self) -> bool;
+
+    /// Finishes what was begun and lets the storage go; later calls answer
+    /// [`BackendError::Closed`].
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The tables. What a row holds is drawn in `sealing.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// What the store says about itself, by fixed name.
+    Meta,
+    /// Wrapped record keys, by record id.
+    Keys,
+    /// Record headers, by record id.
+    Headers,
+    /// Templates, by record id.
+    Templates,
+    /// Answers to enrolments, by record id.
+    Answers,
+    /// Which record an idempotency key made, by MAC. Never deleted.
+    IdempotencyKeys,
+    /// Which record a consent id holds or held, by MAC. Never deleted.
+    ConsentIds,
+    /// The policy document, by fixed name.
+    Policy,
+}
+
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Keys,
+        Self::Headers,
+        Self::Templates,
+        Self::Answers,
+        Self::IdempotencyKeys,
+        Self::ConsentIds,
+        Self::Policy,
+    ];
+
+    /// The table with the key `key`: the address of one row.
+    #[must_use]
+    pub fn row(self, key: RowKey) -> RowId {
+        RowId { table: self, key }
+    }
+}
+
+/// A row's key within its table. Tells nothing about a person: a random id, a MAC or a fixed name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowKey(Vec<u8>);
+
+impl RowKey {
+    /// A MAC.
+    #[must_use]
+    pub fn mac(mac: [u8; DIGEST_BYTES]) -> Self {
+        Self(mac.to_vec())
+    }
+
+    /// A name written in the program.
+    #[must_use]
+    pub fn named(name: &'static str) -> Self {
+        Self(name.as_bytes().to_vec())
+    }
+
+    /// A key as a backend stored it.
+    #[must_use]
+    pub fn stored(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The record id that this key is, if it is one.
+    #[must_use]
+    pub fn record(&self) -> Option<RecordId> {
+        self.0.as_slice().try_into().ok().map(RecordId::from_bytes)
+    }
+}
+
+impl From<RecordId> for RowKey {
+    fn from(id: RecordId) -> Self {
+        Self(id.as_bytes().to_vec())
+    }
+}
+
+/// The address of one row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RowId {
+    /// The table.
+    pub table: Table,
+    /// The key in it.
+    pub key: RowKey,
+}
+
+/// A value that a backend may see: ciphertext or a MAC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opaque(Vec<u8>);
+
+impl Opaque {
+    /// A MAC.
+    #[must_use]
+    pub fn mac(mac: [u8; DIGEST_BYTES]) -> Self {
+        Self(mac.to_vec())
+    }
+
+    /// A value as a backend stored it.
+    #[must_use]
+    pub fn stored(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Sealed> for Opaque {
+    fn from(sealed: Sealed) -> Self {
+        Self(sealed.into_bytes())
+    }
+}
+
+/// One change, to be applied whole or not at all.
+pub struct Batch {
+    /// What must hold; checked in order, the first that does not hold names the error.
+    pub require: Vec<Precondition>,
+    /// Makes the change once the revision is known, so that what is sealed can be bound to it.
+    /// Called at most once, under the backend's write lock: computes, and waits for nothing.
+    pub build: Box<dyn FnOnce(Revision) -> Result<Changes, SealError> + Send>,
+}
+
+/// What a batch writes.
+pub struct Changes {
+    /// The rows, in order.
+    pub writes: Vec<Write>,
+    /// The revision's log entry.
+    pub entry: Opaque,
+}
+
+/// One write to one row.
+pub enum Write {
+    /// The row has this value from now on.
+    Put(RowId, Opaque),
+    /// The row is gone from now on.
+    Remove(RowId),
+}
+
+/// What must hold for a batch to be applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// There is no such row.
+    Absent(RowId),
+    /// There is such a row.
+    Present(RowId),
+}
+
+/// Why a backend did not do what was asked.
+#[derive(Debug, Error)]
+pub enum BackendError {
+    /// A row that had to be absent is there.
+    #[error("a row of {table:?} is there already")]
+    Taken {
+        /// Its table.
+        table: Table,
+    },
+    /// A row that had to be present is not there.
+    #[error("a row of {table:?} is no longer there")]
+    Gone {
+        /// Its table.
+        table: Table,
+    },
+    /// The batch could not be sealed.
+    #[error("the change could not be sealed")]
+    Seal(#[from] SealError),
+    /// An earlier commit failed, or this one did.
+    #[error("the store stopped taking changes after a failed commit; restart to recover")]
+    Stopped,
+    /// [`Backend::close`] was called.
+    #[error("the store is closed")]
+    Closed,
+    /// The storage failed to read.
+    #[error("the store cannot be read")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,141 @@
+//! The embedded backend: one directory, one redb file, one process.
+//!
+//! # Invariants
+//! - One thread writes, owned by the backend and joined when it closes.
+//! - The directory is locked while it is open: no second process, no second backend.
+//! - After a failed commit the writer takes no other, and health says so.
+
+#[cfg(test)]
+pub(super) mod disk;
+mod open;
+mod tables;
+mod writer;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use redb::Database;
+use tokio::task::spawn_blocking;
+
+pub use open::EmbeddedError;
+
+use self::tables::ReadTables;
+use self::writer::Writer;
+use super::backend::{Backend, BackendError, Batch, BoxFuture, Opaque, RowId, RowKey, Table};
+use crate::types::Revision;
+
+/// A store in one directory of the local disk.
+///
+/// ```no_run
+/// use assent::store::{Backend, Embedded};
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let backend = Embedded::open("/var/lib/assent".as_ref())?;
+/// println!("at revision {}", backend.head().await?);
+/// backend.close().await;
+/// # Ok(()) }
+/// ```
+pub struct Embedded {
+    /// `None` once closed.
+    running: RwLock<Option<Running>>,
+    health: writer::Health,
+}
+
+struct Running {
+    database: Arc<Database>,
+    writer: Writer,
+}
+
+impl Embedded {
+    /// Starts the writer on an open database whose tables exist.
+    fn start(database: Database) -> Result<Self, EmbeddedError> {
+        let database = Arc::new(database);
+        let health = writer::Health::default();
+        let writer =
+            Writer::spawn(Arc::clone(&database), health.clone()).map_err(EmbeddedError::Thread)?;
+        Ok(Self { running: RwLock::new(Some(Running { database, writer })), health })
+    }
+
+    /// Runs `read` on one revision, off the async threads.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(ReadTables) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let database = self.with_running(|running| Arc::clone(&running.database))?;
+        let work = move || ReadTables::begin(&database).and_then(read);
+        spawn_blocking(work)
+            .await
+            .map_err(|panicked| BackendError::Read(Box::new(panicked)))?
+            .map_err(|fault| BackendError::Read(Box::new(fault)))
+    }
+
+    fn with_running<T>(&self, read: impl FnOnce(&Running) -> T) -> Result<T, BackendError> {
+        let running = self.running.read().unwrap_or_else(PoisonError::into_inner);
+        running.as_ref().map(read).ok_or(BackendError::Closed)
+    }
+
+    fn take_running(&self) -> Option<Running> {
+        self.running.write().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Backend for Embedded {
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, Result<Revision, BackendError>> {
+        Box::pin(async move {
+            let queue = self.with_running(|running| running.writer.queue())?;
+            queue.commit(batch).await
+        })
+    }
+
+    fn head(&self) -> BoxFuture<'_, Result<Revision, BackendError>> {
+        Box::pin(self.reading(|tables| tables.head()))
+    }
+
+    fn read(&self, rows: Vec<RowId>) -> BoxFuture<'_, Result<Vec<Option<Opaque>>, BackendError>> {
+        Box::pin(self.reading(move |tables| rows.iter().map(|row| tables.value(row)).collect()))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        after: Option<RowKey>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(RowKey, Opaque)>, BackendError>> {
+        Box::pin(self.reading(move |tables| tables.page(table, after.as_ref(), limit)))
+    }
+
+    fn log(
+        &self,
+        after: Revision,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<(Revision, Opaque)>, BackendError>> {
+        Box::pin(self.reading(move |tables| tables.log(after, limit)))
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.health.is_good()
+            && self.with_running(|running| running.writer.is_alive()).unwrap_or(false)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Some(running) = self.take_running() {
+                // The blocking task is joined; were it to panic, the writer is gone all the same.
+                let _joined = spawn_blocking(move || running.finish()).await;
+            }
+        })
+    }
+}
+
+impl Running {
+    /// Lets the writer finish its queue, then drops the database and with it the lock.
+    fn finish(self) {
+        self.writer.join();
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if let Some(running) = self.take_running() {
+            running.finish();
+        }
+    }
+}

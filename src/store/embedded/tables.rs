@@ -1,0 +1,186 @@
+//! How rows lie in the redb file, and how they are read.
+//!
+//! ```text
+//! redb table     key                          value
+//! meta           name, UTF-8                  MAC or sealed message   (crypto/seal.rs)
+//! keys           record id, 16 bytes          sealed message
+//! headers        record id, 16 bytes          sealed message
+//! templates      record id, 16 bytes          sealed message
+//! answers        record id, 16 bytes          sealed message
+//! idempotency    MAC, 32 bytes                sealed message
+//! consents       MAC, 32 bytes                sealed message
+//! policy         name, UTF-8                  sealed message
+//! log            revision, u64                sealed message
+//! ```
+//! The head is the last key of `log`: there is no second counter that could disagree with it.
+//!
+//! Crash argument: one redb transaction holds one or more whole revisions, rows and log entries
+//! alike. redb writes the new pages beside the old ones, then a commit slot with checksums over
+//! both, then syncs; a crash before the sync is done leaves the older slot, or the newer one with
+//! everything it points to, and its repair at the next open picks by the checksums. So a revision
+//! is there whole or not at all, and once `commit` has returned it is there.
+
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    TableDefinition, WriteTransaction,
+};
+
+use super::super::backend::{
+    BackendError, Batch, Changes, Opaque, Precondition, RowId, RowKey, Table, Write,
+};
+use crate::types::Revision;
+
+type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const LOG: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("log");
+
+fn definition(table: Table) -> Rows {
+    TableDefinition::new(match table {
+        Table::Meta => "meta",
+        Table::Keys => "keys",
+        Table::Headers => "headers",
+        Table::Templates => "templates",
+        Table::Answers => "answers",
+        Table::IdempotencyKeys => "idempotency",
+        Table::ConsentIds => "consents",
+        Table::Policy => "policy",
+    })
+}
+
+/// Makes all tables. The commit also proves, before anything is served, that the disk takes one.
+pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
+    let transaction = begin_durable(database)?;
+    WriteTables::open(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
+/// A transaction whose commit returns when it is on the disk.
+pub(super) fn begin_durable(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    Ok(transaction)
+}
+
+/// All tables as of one revision.
+pub(super) struct ReadTables {
+    transaction: ReadTransaction,
+    log: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl ReadTables {
+    pub(super) fn begin(database: &Database) -> Result<Self, redb::Error> {
+        let transaction = database.begin_read()?;
+        let log = transaction.open_table(LOG)?;
+        Ok(Self { transaction, log })
+    }
+
+    pub(super) fn head(&self) -> Result<Revision, redb::Error> {
+        head_of(&self.log)
+    }
+
+    pub(super) fn value(&self, row: &RowId) -> Result<Option<Opaque>, redb::Error> {
+        let table = self.transaction.open_table(definition(row.table))?;
+        Ok(table.get(row.key.as_bytes())?.map(|value| Opaque::stored(value.value())))
+    }
+
+    pub(super) fn page(
+        &self,
+        table: Table,
+        after: Option<&RowKey>,
+        limit: usize,
+    ) -> Result<Vec<(RowKey, Opaque)>, redb::Error> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |key| Excluded(key.as_bytes()));
+        self.transaction
+            .open_table(definition(table))?
+            .range::<&[u8]>((from, Unbounded))?
+            .take(limit)
+            .map(|row| {
+                let (key, value) = row?;
+                Ok((RowKey::stored(key.value()), Opaque::stored(value.value())))
+            })
+            .collect()
+    }
+
+    pub(super) fn log(
+        &self,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<(Revision, Opaque)>, redb::Error> {
+        self.log
+            .range(after.0.saturating_add(1)..)?
+            .take(limit)
+            .map(|row| {
+                let (key, value) = row?;
+                Ok((Revision(key.value()), Opaque::stored(value.value())))
+            })
+            .collect()
+    }
+}
+
+/// All tables, open in one write transaction.
+pub(super) struct WriteTables<'t> {
+    rows: Vec<redb::Table<'t, &'static [u8], &'static [u8]>>,
+    log: redb::Table<'t, u64, &'static [u8]>,
+}
+
+impl<'t> WriteTables<'t> {
+    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
+        let rows = Table::ALL
+            .iter()
+            .map(|table| transaction.open_table(definition(*table)))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { rows, log: transaction.open_table(LOG)? })
+    }
+
+    /// Applies one batch as the next revision. The outer error is the storage's and dooms the
+    /// transaction; the inner one is the batch's own and leaves the transaction as it was.
+    pub(super) fn apply(
+        &mut self,
+        batch: Batch,
+    ) -> Result<Result<Revision, BackendError>, redb::Error> {
+        if let Some(refusal) = self.refusal(&batch.require)? {
+            return Ok(Err(refusal));
+        }
+        let revision = Revision(head_of(&self.log)?.0 + 1);
+        match (batch.build)(revision) {
+            Ok(changes) => self.write(revision, changes).map(|()| Ok(revision)),
+            Err(fault) => Ok(Err(fault.into())),
+        }
+    }
+
+    fn refusal(&self, require: &[Precondition]) -> Result<Option<BackendError>, redb::Error> {
+        for precondition in require {
+            let (row, wanted) = match precondition {
+                Precondition::Absent(row) => (row, false),
+                Precondition::Present(row) => (row, true),
+            };
+            let found = self.rows[row.table as usize].get(row.key.as_bytes())?.is_some();
+            match (wanted, found) {
+                (false, true) => return Ok(Some(BackendError::Taken { table: row.table })),
+                (true, false) => return Ok(Some(BackendError::Gone { table: row.table })),
+                (true, true) | (false, false) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn write(&mut self, revision: Revision, changes: Changes) -> Result<(), redb::Error> {
+        for write in changes.writes {
+            match write {
+                Write::Put(row, value) => {
+                    self.rows[row.table as usize].insert(row.key.as_bytes(), value.as_bytes())?;
+                }
+                Write::Remove(row) => {
+                    self.rows[row.table as usize].remove(row.key.as_bytes())?;
+                }
+            }
+        }
+        self.log.insert(revision.0, changes.entry.as_bytes())?;
+        Ok(())
+    }
+}
+
+fn head_of(log: &impl ReadableTable<u64, &'static [u8]>) -> Result<Revision, redb::Error> {
+    Ok(log.last()?.map_or(Revision(0), |(revision, _entry)| Revision(revision.value())))
+}

@@ -1,0 +1,79 @@
+//! Why the store did not do what was asked.
+
+use thiserror::Error;
+use tokio::task::JoinError;
+
+use super::backend::BackendError;
+use super::record::RecordFault;
+use crate::crypto::{OpenError, SealError};
+use crate::types::{ModelContract, RecordId};
+
+/// Why the store did not do what was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Sealed under another ROOT.
+    #[error("this store was made with another root key; give the key it was made with")]
+    WrongRoot,
+    /// Bound to another embedding space.
+    #[error(
+        "this store holds templates of model {store}, this process embeds with {given}; \
+         templates of different models are never compared"
+    )]
+    OtherModel {
+        /// The store's contract.
+        store: ModelContract,
+        /// The contract asked for.
+        given: ModelContract,
+    },
+    /// Written by another version of the program.
+    #[error("this store has schema {found}, this program knows schema {known}")]
+    OtherSchema {
+        /// The store's schema version.
+        found: u32,
+        /// The program's.
+        known: u32,
+    },
+    /// A row that the whole store depends on does not open: the store is in doubt.
+    #[error("the store's {what} does not open; restore the store from a backup")]
+    Altered {
+        /// Which row.
+        what: &'static str,
+        /// How.
+        source: OpenError,
+    },
+    /// A row that the whole store depends on is not there, or opened to something unknown.
+    #[error("the store's {what} is missing or malformed; restore the store from a backup")]
+    Malformed {
+        /// Which row.
+        what: &'static str,
+    },
+    /// One record does not open.
+    #[error("record {id} is quarantined")]
+    Record {
+        /// The record.
+        id: RecordId,
+        /// Why.
+        source: RecordFault,
+    },
+    /// The idempotency key has an enrolment already: ask for its answer.
+    #[error("this idempotency key was used before")]
+    IdempotencyTaken,
+    /// The consent id holds or held a record; a withdrawn consent does not come back.
+    #[error("this consent id was used before")]
+    ConsentTaken,
+    /// The record id is held already.
+    #[error("this record id was used before")]
+    RecordTaken,
+    /// Sealing failed.
+    #[error("the change could not be sealed")]
+    Seal(#[from] SealError),
+    /// A header or log entry could not be encoded.
+    #[error("the change could not be encoded")]
+    Encode(#[from] serde_json::Error),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// A thread that opened records panicked or the runtime is shutting down.
+    #[error("opening the records was interrupted")]
+    Interrupted(#[from] JoinError),
+}

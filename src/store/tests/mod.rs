@@ -1,0 +1,145 @@
+//! The store attacked: seals, restarts, claims, faults.
+
+/// Idempotency keys and consent ids.
+mod claims;
+/// Failing disks and power cuts, against a plain map.
+mod faults;
+/// Restarts, revocation, binding, group commit.
+mod lifecycle;
+/// Altered, swapped and missing rows; what the file shows.
+mod seals;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::consent::{
+    AlternativeMethod, ConsentForm, ConsentRecord, LawfulBasis, Sha256, SubjectClass,
+};
+use crate::crypto::RootKey;
+use crate::types::{
+    ControllerId, Embedding, IdempotencyKey, ModelContract, NoticeId, NoticeVersion, Purpose,
+    RecordId, Revision, Scope, ShortText, SubjectRef, Timestamp,
+};
+
+const WIDTH: usize = 128;
+
+fn model() -> ModelContract {
+    ModelContract::parse("model-a").unwrap()
+}
+
+fn root() -> RootKey {
+    RootKey::for_tests(7)
+}
+
+fn now() -> Timestamp {
+    "2025-06-01T00:00:00Z".parse().unwrap()
+}
+
+fn controller() -> ControllerId {
+    ControllerId::parse("estate").unwrap()
+}
+
+/// The `n`th person's record id.
+fn id(n: u8) -> RecordId {
+    RecordId::from_bytes([n; 16])
+}
+
+fn record(n: u8) -> StoredRecord {
+    StoredRecord {
+        id: id(n),
+        subject: SubjectRef::parse(format!("resident-of-flat-{n}")).unwrap(),
+        consent: consent(n),
+        model: model(),
+        generation: 0,
+        frames: 3,
+        enrolled_at: now(),
+    }
+}
+
+fn consent(n: u8) -> ConsentRecord {
+    ConsentRecord {
+        controller: controller(),
+        consent_id: format!("consent-{n}").parse().unwrap(),
+        purpose: Purpose::parse("access").unwrap(),
+        scope: Scope::parse("east-door").unwrap(),
+        notice_id: NoticeId::parse("doors").unwrap(),
+        notice_version: NoticeVersion::parse("2").unwrap(),
+        notice_sha256: Sha256([9; 32]),
+        form: ConsentForm::Electronic,
+        channel: ShortText::parse("app").unwrap(),
+        captured_at: now(),
+        expires_at: now().plus_days(365),
+        evidence_sha256: Sha256([8; 32]),
+        alternative_offered: AlternativeMethod::Card,
+        lawful_basis: LawfulBasis::Consent,
+        legal_reference: None,
+        subject_class: SubjectClass::Adult,
+        guardian: None,
+        reconsent_by: None,
+        offdevice_processing: false,
+    }
+}
+
+fn template(n: u8) -> Embedding {
+    let value = |i: usize| f32::from(n).mul_add(0.37, 1.0) * (i as f32 + 1.0).sin();
+    Embedding::normalise((0..WIDTH).map(value).collect()).unwrap()
+}
+
+fn key(n: u8) -> IdempotencyKey {
+    IdempotencyKey::parse(format!("try-{n}")).unwrap()
+}
+
+fn repeat(n: u8) -> IdempotentWrite {
+    IdempotentWrite {
+        controller: controller(),
+        key: key(n),
+        request_digest: [n; 32],
+        answer: vec![n; 5],
+    }
+}
+
+async fn open(backend: &Arc<Embedded>) -> Result<Store, StoreError> {
+    Store::open(Arc::clone(backend) as Arc<dyn Backend>, root(), &model()).await
+}
+
+async fn open_in(directory: &Path) -> (Arc<Embedded>, Store) {
+    let backend = Arc::new(Embedded::open(directory).unwrap());
+    let store = open(&backend).await.unwrap();
+    (backend, store)
+}
+
+async fn enrol(store: &Store, n: u8) -> Result<Revision, StoreError> {
+    store.enrol(&record(n), &template(n), repeat(n)).await
+}
+
+async fn revoke(store: &Store, n: u8) -> Result<Revoked, StoreError> {
+    store.revoke(&[id(n)], now(), RevocationCause::Withdrawn).await
+}
+
+async fn load(store: &Store) -> (BTreeMap<RecordId, OpenedRecord>, LoadReport) {
+    let mut opened = BTreeMap::new();
+    let report = store
+        .load(|record| {
+            opened.insert(record.record.id, record);
+        })
+        .await
+        .unwrap();
+    (opened, report)
+}
+
+async fn loaded_ids(store: &Store) -> Vec<RecordId> {
+    load(store).await.0.into_keys().collect()
+}
+
+/// Writes rows behind the store's back.
+async fn tamper(backend: &Embedded, writes: Vec<Write>) {
+    let entry = Opaque::stored(b"not sealed");
+    let build = Box::new(move |_revision| Ok(Changes { writes, entry }));
+    backend.commit(Batch { require: vec![], build }).await.unwrap();
+}
+
+async fn row(backend: &Embedded, table: Table, n: u8) -> Opaque {
+    backend.read(vec![table.row(id(n).into())]).await.unwrap().pop().unwrap().unwrap()
+}
