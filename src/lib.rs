@@ -2,10 +2,15 @@
 //!
 //! `ARCHITECTURE.md` draws the modules and their ranks; a module imports only lower ranks.
 
+pub mod cli;
+pub mod config;
 pub mod consent;
 pub mod crypto;
+pub mod engine;
 pub mod index;
 pub mod pipeline;
+pub mod server;
+pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod types;

@@ -15,14 +15,18 @@ where
 
 /// Prints one object of a policy diff.
 pub(super) fn print_change(change: &proto::PolicyChange) {
-    let mark = match change.kind() {
+    println!("{} {} {}", mark(change.kind()), change.object, change.id);
+    for field in &change.fields {
+        println!("    {field}");
+    }
+}
+
+/// What happens to an object, as one character.
+pub(super) fn mark(kind: proto::ChangeKind) -> char {
+    match kind {
         proto::ChangeKind::Added => '+',
         proto::ChangeKind::Changed => '~',
         proto::ChangeKind::Unchanged | proto::ChangeKind::Unspecified => '=',
-    };
-    println!("{mark} {} {}", change.object, change.id);
-    for field in &change.fields {
-        println!("    {field}");
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) fn serve(args: &ServeArgs) -> Outcome {
 }
 
 /// SIGTERM or SIGINT.
-async fn wait_for_signal() -> Result<(), Failure> {
+pub(super) async fn wait_for_signal() -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::internal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::internal)?;
     tokio::select! {
