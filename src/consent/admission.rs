@@ -84,10 +84,10 @@ impl Policy {
         let subject = text("subject_ref", subject_ref.to_owned())?;
         let consent = draft.read(controller)?;
         let profile = self.profile();
+        let duplicates = self.duplicates(&consent.controller)?;
         check_times(&consent, profile, now)?;
         check_basis(&consent, profile)?;
         check_subject_class(&consent, profile, now)?;
-        let duplicates = self.duplicates(&consent.controller)?;
         self.check_notice(&consent, now)?;
         self.check_served(&consent)?;
         Ok(Admitted { subject, consent, duplicates, duplicate_fpir: profile.duplicate_fpir })

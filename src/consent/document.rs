@@ -167,9 +167,9 @@ impl Object for Gate {
     }
 }
 
-/// G3: a gate that does not say where it stands is refused like one in a private room.
+/// G3: no gate in a private room, and none that does not say where it stands.
 fn place_type(fields: &mut Fields<'_, '_>) -> Result<PlaceType, PolicyError> {
-    let place_type: PlaceType = fields.optional("place_type")?.unwrap_or_default();
+    let place_type: PlaceType = fields.required("place_type")?;
     match place_type.rule() {
         PlaceRule::Ordinary | PlaceRule::Public => Ok(place_type),
         PlaceRule::Never => {

@@ -15,11 +15,10 @@ use crate::types::{ControllerId, GateId, Purpose, Scope, ShortText};
 pub const DEFAULT_MIN_EYE_DISTANCE_PX: u32 = 20;
 
 /// The kind of place where a gate stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PlaceType {
     /// Nobody said: refused.
-    #[default]
     Unspecified,
     /// The entrance of a community or building that is not open to everybody.
     Entrance,

@@ -41,17 +41,17 @@ const FORM: &str = "assent notice v1";
 pub struct PublicText(Box<str>);
 
 impl PublicText {
-    /// Parses the text.
+    /// Parses the text. Line breaks become LF, so that an editor's habit is no change of content.
     ///
     /// # Errors
     /// Blank, too long, or control characters other than line breaks and tabs.
     pub fn parse(text: impl Into<String>) -> Result<Self, InvalidText> {
-        let text = text.into();
+        let text = text.into().replace("\r\n", "\n");
         let fault = if text.trim().is_empty() {
             TextFault::Empty
         } else if text.len() > PUBLIC_TEXT_BYTES {
             TextFault::TooLong { limit: PUBLIC_TEXT_BYTES }
-        } else if text.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)) {
+        } else if text.chars().any(|c| c.is_control() && !"\n\t".contains(c)) {
             TextFault::Control
         } else {
             return Ok(Self(text.into_boxed_str()));
@@ -226,21 +226,20 @@ mod tests {
     #[test]
     fn the_digest_is_that_of_the_documented_form() {
         let mut form = Vec::new();
-        let mut put = |text: &str| {
+        let put = |form: &mut Vec<u8>, text: &str| {
             form.extend((text.len() as u64).to_be_bytes());
             form.extend(text.bytes());
         };
-        ["assent notice v1", "maple", "entry", "1", "2026-01-01T00:00:00Z"].map(&mut put);
+        for text in ["assent notice v1", "maple", "entry", "1", "2026-01-01T00:00:00Z"] {
+            put(&mut form, text);
+        }
         form.extend(2_u64.to_be_bytes());
-        let mut put = |text: &str| {
-            form.extend((text.len() as u64).to_be_bytes());
-            form.extend(text.bytes());
-        };
-        ["a", "bc"].map(&mut put);
+        for purpose in ["a", "bc"] {
+            put(&mut form, purpose);
+        }
         form.extend(1_u64.to_be_bytes());
         for field in notice().texts[0].fields() {
-            form.extend((field.as_str().len() as u64).to_be_bytes());
-            form.extend(field.as_str().bytes());
+            put(&mut form, field.as_str());
         }
         assert_eq!(notice().sha256().0, <[u8; 32]>::from(sha2::Sha256::digest(&form)));
     }

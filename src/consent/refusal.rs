@@ -82,7 +82,7 @@ pub enum PolicyFault {
     #[error("needs at least one entry with accessible = true (M5)")]
     NoAccessibleAlternative,
     /// G3: a private room, or nobody said what place it is.
-    #[error("faces are never compared in a place of type {0:?} (M13)")]
+    #[error("faces are never compared in private rooms, nor where the place is unspecified (M13)")]
     ForbiddenPlace(PlaceType),
     /// G4: the profile does not allow public places.
     #[error("the profile does not allow gates in public places (M13)")]
