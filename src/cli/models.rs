@@ -43,7 +43,7 @@ fn list(place: &PlaceArgs, json: bool) -> Outcome {
     }
     for pack in &packs {
         println!("{}", pack.name);
-        match &pack.info {
+        match &pack.pack {
             Ok(info) => {
                 println!("  {}", info.description);
                 println!("  licence   {}", info.licence);
@@ -57,7 +57,7 @@ fn list(place: &PlaceArgs, json: bool) -> Outcome {
 }
 
 fn describe(pack: &crate::pipeline::PackListing) -> serde_json::Value {
-    match &pack.info {
+    match &pack.pack {
         Ok(info) => serde_json::json!({
             "name": pack.name,
             "usable": true,

@@ -118,6 +118,15 @@ impl Alternatives {
         if ways.is_empty() { Err(NoAlternative) } else { Ok(Self(ways.into_boxed_slice())) }
     }
 
+    /// What a deployment tells a person where the gate itself is not known.
+    #[must_use]
+    pub fn fallback() -> Self {
+        let hint = ShortText::parse("请联系现场工作人员 / Please ask the staff");
+        let staff = AlternativeMethod::Staff;
+        let way = hint.map(|hint| Alternative { method: staff, hint, accessible: true });
+        Self(way.into_iter().collect())
+    }
+
     /// The ways; never empty.
     #[must_use]
     pub fn as_slice(&self) -> &[Alternative] {

@@ -13,6 +13,15 @@ use crate::types::{
 #[serde(try_from = "String", into = "String")]
 pub struct Sha256(pub [u8; 32]);
 
+impl Sha256 {
+    /// The digest of `bytes`.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(bytes).into())
+    }
+}
+
 impl TryFrom<String> for Sha256 {
     type Error = hex::FromHexError;
 

@@ -10,7 +10,9 @@ use thiserror::Error;
 use super::receipt::{Receipt, consent_receipt};
 use super::verify::record_stages;
 use super::{Engine, Probe, ProbeFault, VerifyError};
-use crate::consent::{Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, Sha256};
+use crate::consent::{
+    Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, ErrorRate, Sha256,
+};
 use crate::index::{IndexError, NewTemplate};
 use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
 use crate::store::{IdempotentWrite, PriorAnswer, StoreError, StoredRecord};
@@ -22,8 +24,6 @@ use crate::types::{
 
 /// FMR at which two frames of one enrolment must agree to be the same face.
 const SAME_FACE_FMR: f64 = 1e-4;
-/// FPIR of the duplicate search: the share of new people who look enrolled already by chance.
-const DUPLICATE_FPIR: f64 = 1e-3;
 /// Candidates looked at in the duplicate search.
 const MOST_DUPLICATES: usize = 4;
 /// Smallest distance between the eyes of an enrolment photo, pixels. Larger than a gate's: a
@@ -163,7 +163,7 @@ impl Engine {
             command;
         let policy = self.policy();
         let admitted =
-            policy.admit(&self.profile, &controller, &subject, consent, Timestamp::now())?;
+            policy.admit(&controller, &subject, consent, Timestamp::now())?;
         let digest = request_digest(&admitted, frames.len());
         if let Some(prior) = self.prior(&admitted, &idempotency_key, digest).await? {
             return Ok(prior);
@@ -186,7 +186,7 @@ impl Engine {
         key: &IdempotencyKey,
         digest: [u8; 32],
     ) -> Result<Option<Enrolled>, EnrolError> {
-        let controller = &admitted.consent.controller;
+        let controller = &admitted.consent().controller;
         match self.store.idempotent(controller, key).await.map_err(EnrolError::Store)? {
             None => Ok(None),
             Some(PriorAnswer::Erased) => Err(EnrolError::Revoked),
@@ -262,7 +262,11 @@ impl Engine {
 
     /// One template from frames that show one face.
     fn fuse(&self, parts: Vec<Embedding>, quality: &[Quality]) -> Result<Embedding, EnrolError> {
-        let same = self.calibration.threshold_for_fmr(SAME_FACE_FMR).similarity;
+        let same = ErrorRate::new(SAME_FACE_FMR)
+            .ok()
+            .and_then(|fmr| self.calibration.threshold_for_fmr(fmr).ok())
+            .ok_or(EnrolError::Internal)?
+            .similarity;
         let (first, rest) = parts.split_first().ok_or(EnrolError::Internal)?;
         if rest.iter().all(|part| first.cosine(part) >= same) {
             return Embedding::fuse(&parts).map_err(|_cancelled_out| EnrolError::Internal);
@@ -293,6 +297,8 @@ impl Engine {
             return Err(EnrolError::Duplicate);
         }
         let record = self.new_record(&admitted, frames);
+        let digest = request.digest;
+        let key = request.key.clone();
         let answer = Answer {
             record: record.id,
             expires_at: record.consent.expires_at,
@@ -300,7 +306,15 @@ impl Engine {
             quality,
             duplicates,
         };
-        let revision = self.store_record(&record, &template, request, &answer).await?;
+        let revision = match self.store_record(&record, &template, request, &answer).await {
+            Ok(revision) => revision,
+            // Somebody else won with the same key while this request was embedding.
+            Err(EnrolError::KeyReused) => {
+                let prior = self.prior(&admitted, &key, digest).await?;
+                return prior.ok_or(EnrolError::KeyReused);
+            }
+            Err(other) => return Err(other),
+        };
         if let Err(fault) = self.index.insert(new_template(&record), &template) {
             self.unstore(record.id).await;
             return Err(EnrolError::Index(fault));
@@ -315,22 +329,22 @@ impl Engine {
         admitted: &Admitted,
         template: &Embedding,
     ) -> Result<Vec<Duplicate>, EnrolError> {
-        let grant = admitted.grant();
+        let grant = admitted.enrolment_grant();
         let now = Timestamp::now();
         let found = match self.search(&grant, template.clone(), now).await {
             Ok(found) => found,
             Err(VerifyError::Index(fault)) => return Err(EnrolError::Index(fault)),
             Err(_other) => return Err(EnrolError::Internal),
         };
-        let threshold =
-            self.calibration.threshold_for_fpir(DUPLICATE_FPIR, found.searched).similarity;
+        let fpir = admitted.duplicate_fpir();
+        let threshold = self.calibration.threshold_for_fpir(fpir, found.searched as u64).similarity;
         Ok(found
             .candidates
             .iter()
             .take_while(|candidate| candidate.similarity() >= threshold)
             .take(MOST_DUPLICATES)
             .filter_map(|candidate| self.index.confirm(&grant, candidate, now))
-            .filter(|held| *held.subject() != admitted.subject)
+            .filter(|held| held.subject() != admitted.subject())
             .map(|held| Duplicate { subject: held.subject().clone(), record: held.record() })
             .collect())
     }
@@ -338,8 +352,8 @@ impl Engine {
     fn new_record(&self, admitted: &Admitted, frames: usize) -> StoredRecord {
         StoredRecord {
             id: RecordId::random(),
-            subject: admitted.subject.clone(),
-            consent: admitted.consent.clone(),
+            subject: admitted.subject().clone(),
+            consent: admitted.consent().clone(),
             model: self.pipeline.contract().clone(),
             generation: 0,
             frames: u32::try_from(frames).unwrap_or(u32::MAX),
@@ -402,7 +416,7 @@ fn replay(answer: &[u8], revision: Revision) -> Result<Enrolled, EnrolError> {
 /// What an idempotency key stands for. Frames are counted, not digested: a digest of a face is
 /// derived from a face.
 fn request_digest(admitted: &Admitted, frames: usize) -> [u8; 32] {
-    let facts = serde_json::json!([admitted.subject, admitted.consent, frames]);
+    let facts = serde_json::json!([admitted.subject(), admitted.consent(), frames]);
     Sha256::of(facts.to_string().as_bytes()).0
 }
 

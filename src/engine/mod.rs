@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
-pub use policy::{ApplyError, Applied, NoticeError};
+pub use policy::{ApplyError, Applied, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
 pub use status::{EngineStatus, Held};
@@ -53,7 +53,6 @@ pub enum Probe {
 
 /// The running use cases over one store, index and pipeline.
 pub struct Engine {
-    profile: Profile,
     limits: Limits,
     calibration: Calibration,
     policy: RwLock<Arc<Policy>>,
@@ -112,9 +111,8 @@ impl Engine {
     /// and counted, not fatal.
     pub async fn open(parts: EngineParts) -> Result<Arc<Self>, OpenError> {
         let EngineParts { profile, limits, store, index, pipeline } = parts;
-        let calibration = Calibration::parse(pipeline.calibration())
-            .map_err(|fault| OpenError::Calibration(fault.to_string()))?;
-        let policy = policy::stored(&store, &profile).await?;
+        let calibration = calibration(&pipeline)?;
+        let policy = policy::stored(&store, profile, &calibration).await?;
         let mut refused = None;
         let report = store
             .load(|opened| {
@@ -132,7 +130,6 @@ impl Engine {
         }
         tracing::info!(templates = report.loaded, revision = %report.revision, "index built");
         Ok(Arc::new(Self {
-            profile,
             limits,
             calibration,
             policy: RwLock::new(Arc::new(policy)),
@@ -217,6 +214,12 @@ pub enum ProbeFault {
         /// The gallery's contract.
         wanted: ModelContract,
     },
+}
+
+fn calibration(pipeline: &Pipeline) -> Result<Calibration, OpenError> {
+    let unusable = |fault: &dyn std::fmt::Display| OpenError::Calibration(fault.to_string());
+    let text = std::str::from_utf8(pipeline.calibration()).map_err(|fault| unusable(&fault))?;
+    Calibration::parse(text).map_err(|fault| unusable(&fault))
 }
 
 fn index_opened(index: &Index, opened: OpenedRecord) -> Result<(), IndexError> {

@@ -5,9 +5,12 @@ use std::sync::{Arc, PoisonError};
 use thiserror::Error;
 
 use super::{Engine, OpenError};
-use crate::consent::{Change, ChangeKind, Notice, Policy, PolicyDocument, PolicyError, Profile};
+use crate::consent::{
+    Calibration, Change, ChangeKind, Notice, Policy, PolicyDocument, PolicyError, Profile,
+    RateOutsideTable,
+};
 use crate::store::{Store, StoreError};
-use crate::types::{ControllerId, NoticeId, NoticeVersion, Revision, Timestamp};
+use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Revision, Timestamp};
 
 /// What applying a document did, or would do.
 #[derive(Debug)]
@@ -24,9 +27,23 @@ pub enum ApplyError {
     /// The document is wrong.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// A gate asks more than the model's calibration can give.
+    #[error(transparent)]
+    OperatingPoint(#[from] OperatingPointFault),
     /// The store.
     #[error("the policy could not be stored")]
     Store(#[from] StoreError),
+}
+
+/// A gate's FMR lies outside the model's calibration table.
+#[derive(Debug, Clone, Error)]
+#[error("gate {gate}: fmr: {fault}")]
+pub struct OperatingPointFault {
+    /// The gate.
+    pub gate: GateId,
+    /// What the table holds.
+    #[source]
+    pub fault: RateOutsideTable,
 }
 
 /// Why there is no such notice to read.
@@ -38,16 +55,33 @@ pub enum NoticeError {
 }
 
 /// The policy that the store holds; empty before the first document.
-pub(super) async fn stored(store: &Store, profile: &Profile) -> Result<Policy, OpenError> {
-    let Some((bytes, _revision)) = store.policy().await? else {
-        return Ok(Policy::default());
-    };
+pub(super) async fn stored(
+    store: &Store,
+    profile: Profile,
+    calibration: &Calibration,
+) -> Result<Policy, OpenError> {
+    let empty = Policy::under(profile);
+    let Some((bytes, _revision)) = store.policy().await? else { return Ok(empty) };
     let unreadable = |fault: &dyn std::fmt::Display| OpenError::Policy(fault.to_string());
     let text = std::str::from_utf8(&bytes).map_err(|fault| unreadable(&fault))?;
     let document = PolicyDocument::parse(text).map_err(|fault| unreadable(&fault))?;
-    let (policy, _changes) =
-        Policy::default().apply(document, profile).map_err(|fault| unreadable(&fault))?;
+    let (policy, _changes) = empty.apply(&document).map_err(|fault| unreadable(&fault))?;
+    check_operating_points(&policy, calibration).map_err(|fault| unreadable(&fault))?;
     Ok(policy)
+}
+
+/// Every gate's FMR must have a threshold, so that no request finds that it has none.
+fn check_operating_points(
+    policy: &Policy,
+    calibration: &Calibration,
+) -> Result<(), OperatingPointFault> {
+    for pass in policy.gates() {
+        let gate = pass.gate();
+        calibration
+            .threshold_for_fmr(gate.fmr)
+            .map_err(|fault| OperatingPointFault { gate: gate.id.clone(), fault })?;
+    }
+    Ok(())
 }
 
 impl Engine {
@@ -59,7 +93,8 @@ impl Engine {
         let document = PolicyDocument::parse(toml)?;
         let _alone = self.applying.lock().await;
         let _drain_waits = self.task();
-        let (policy, changes) = self.policy().apply(document, &self.profile)?;
+        let (policy, changes) = self.policy().apply(&document)?;
+        check_operating_points(&policy, &self.calibration)?;
         let changed = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
         if changed && !dry_run {
             let revision = self.store.put_policy(policy.to_toml().as_bytes()).await?;
@@ -99,8 +134,8 @@ impl Engine {
 
     /// The rules in force.
     #[must_use]
-    pub fn profile(&self) -> &Profile {
-        &self.profile
+    pub fn profile(&self) -> Profile {
+        self.policy().profile().clone()
     }
 
     /// Whether the controller is applied.

@@ -10,7 +10,7 @@ use crate::consent::{Alternatives, Comparison, GatePass, GateRefusal, Grant, Int
 use crate::index::{Found, IndexError, Match};
 use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
 use crate::telemetry::{self, Stage};
-use crate::types::{Embedding, GateId, Quality, Revision, SubjectRef, Timestamp};
+use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
 
 /// Templates up to which a search runs where the request runs: about 0.1 ms of one core. Larger
 /// searches go to a thread that may block.
@@ -142,8 +142,8 @@ impl Engine {
     /// See [`VerifyError`]; what is merely no match is a decision, not an error.
     pub async fn verify(&self, command: VerifyCommand) -> Result<Verdict, VerifyError> {
         let begun = Instant::now();
-        let pass = self.policy().open_gate(&self.profile, &command.gate)?;
-        pass.check_intent(&self.profile, command.intent)?;
+        let pass = self.policy().open_gate(&command.gate)?;
+        pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
         let mut verdict = self.blank(&pass, comparison);
@@ -177,16 +177,16 @@ impl Engine {
     /// unknown. Never empty.
     #[must_use]
     pub fn alternatives(&self, gate: Option<&GateId>) -> Alternatives {
-        gate.and_then(|gate| self.policy().open_gate(&self.profile, gate).ok())
-            .map_or_else(Alternatives::fallback, |pass| pass.alternatives().clone())
+        gate.and_then(|gate| self.policy().open_gate(gate).ok())
+            .map_or_else(Alternatives::fallback, |pass| pass.gate().alternatives.clone())
     }
 
     fn blank(&self, pass: &GatePass, comparison: Comparison) -> Verdict {
         Verdict {
             decision: Decision::NoMatch,
             comparison,
-            expose_similarity: pass.expose_similarity(),
-            alternatives: pass.alternatives().clone(),
+            expose_similarity: pass.gate().expose_similarity,
+            alternatives: pass.gate().alternatives.clone(),
             quality: None,
             revision: self.revision(),
             timings: Timings::default(),
@@ -221,8 +221,8 @@ impl Engine {
             Probe::Frame(frame) => frame,
         };
         let demands = FaceDemands {
-            min_eye_distance_px: pass.min_eye_distance_px(),
-            single_face: pass.single_face(),
+            min_eye_distance_px: pixels(pass.gate().min_eye_distance_px),
+            single_face: pass.gate().single_face,
         };
         match self.pipeline.embed(frame, demands, Ticket { deadline }).await {
             Ok(Embedded { embedding, quality, timings }) => {
@@ -273,7 +273,7 @@ impl Engine {
         comparison: Comparison,
         found: &Found,
     ) -> Decision {
-        let threshold = pass.threshold(&self.calibration, comparison, found.searched);
+        let threshold = self.threshold(pass, comparison, found.searched);
         let now = Timestamp::now();
         found
             .candidates
@@ -282,6 +282,28 @@ impl Engine {
             .find_map(|candidate| self.index.confirm(grant, candidate, now))
             .map_or(Decision::NoMatch, Decision::Match)
     }
+}
+
+impl Engine {
+    /// 1:1: the gate's FMR. 1:N: its FPIR over the templates searched, and never laxer than its
+    /// FMR, so that a small gallery is no easier to enter. Fails closed.
+    fn threshold(&self, pass: &GatePass, comparison: Comparison, searched: usize) -> Similarity {
+        let gate = pass.gate();
+        let one = self.calibration.threshold_for_fmr(gate.fmr);
+        let one = one.map_or(Similarity::new(1.0), |threshold| threshold.similarity);
+        match comparison {
+            Comparison::OneToOne => one,
+            Comparison::OneToMany => {
+                let many = self.calibration.threshold_for_fpir(gate.fpir, searched as u64).similarity;
+                if many > one { many } else { one }
+            }
+        }
+    }
+}
+
+/// Exact: a frame has fewer pixels on a side than 65,536.
+fn pixels(n: u32) -> f32 {
+    f32::from(u16::try_from(n).unwrap_or(u16::MAX))
 }
 
 fn comparison_of(command: &VerifyCommand) -> Comparison {

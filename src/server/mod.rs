@@ -30,7 +30,7 @@ use crate::index::{Index, IndexError, IndexSettings};
 use crate::pipeline::{Pipeline, StartError};
 use crate::service::{Listener, Phase, ServiceError, Serving, Shared};
 use crate::telemetry;
-use crate::store::{BackendError, Embedded, Store, StoreError};
+use crate::store::{Embedded, EmbeddedError, Store, StoreError};
 
 /// Longest wait for requests in flight when the process stops.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ pub enum StartupError {
     RootKey(#[from] RootKeyError),
     /// The store's files.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Backend(#[from] EmbeddedError),
     /// The store's content.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -144,7 +144,7 @@ fn log_ready(engine: &Engine) {
         profile = %engine.profile().name,
         "serving"
     );
-    if !status.index.fully_locked {
+    if !status.index.arena_locked {
         tracing::warn!(
             locked = status.index.locked_bytes,
             arena = status.index.arena_bytes,

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 use tonic::Request;
 use x509_parser::extensions::GeneralName;
@@ -11,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::access::Access;
 use super::fault::Fault;
+use crate::consent::Sha256;
 use crate::types::{CallerName, ControllerId, GateId};
 
 /// What a caller is allowed to be.
@@ -133,7 +133,7 @@ fn presented<'r, T>(request: &Request<T>, rules: &'r [CallerRule]) -> Result<&'r
 /// All names under which a rule may know a certificate, in lower case. Subject common names are
 /// not among them (RFC 9525).
 fn names_of(der: &[u8]) -> Vec<String> {
-    let mut names = vec![format!("sha256:{}", hex::encode(Sha256::digest(der)))];
+    let mut names = vec![format!("sha256:{}", String::from(Sha256::of(der)))];
     let Ok((_, certificate)) = X509Certificate::from_der(der) else { return names };
     if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
         for name in &alternative.value.general_names {

@@ -67,12 +67,25 @@ impl Fault {
         fault: impl std::fmt::Display,
     ) -> Self {
         let subject = subject.into();
-        let mut this = Self::new(Code::FailedPrecondition, fault.to_string());
+        let mut this = Self::new(Code::FailedPrecondition, format!("{subject}: {fault}"));
         let failure =
             PreconditionFailure::with_violation(reason, subject.clone(), fault.to_string());
         this.details.push(failure.into_any());
         this.field = subject;
         this
+    }
+
+    /// As the domain's own kind of refusal says.
+    fn refusal(
+        kind: RefusalKind,
+        reason: &'static str,
+        path: &'static str,
+        fault: &dyn std::fmt::Display,
+    ) -> Self {
+        match kind {
+            RefusalKind::Field => Self::field(path, fault),
+            RefusalKind::State => Self::precondition(reason, path, fault),
+        }
     }
 
     pub(super) fn unauthenticated(message: &'static str) -> Self {
@@ -176,23 +189,18 @@ pub(super) fn text(path: &'static str) -> impl Fn(InvalidText) -> Fault {
 
 impl From<GateRefusal> for Fault {
     fn from(refusal: GateRefusal) -> Self {
-        match &refusal {
-            GateRefusal::UnknownGate(_) => Self::precondition("GATE_UNKNOWN", "gate_id", refusal),
-            GateRefusal::IntentRequired => Self::field("intent", refusal),
-            GateRefusal::ComparisonForbidden(_) => {
-                Self::precondition("COMPARISON_FORBIDDEN", "claimed_subject", refusal)
-            }
-        }
+        let reason = match refusal {
+            GateRefusal::UnknownGate => "GATE_UNKNOWN",
+            GateRefusal::IntentMissing => "INTENT_MISSING",
+            GateRefusal::Comparison(_) => "COMPARISON_FORBIDDEN",
+        };
+        Self::refusal(refusal.kind(), reason, refusal.field(), &refusal)
     }
 }
 
 impl From<ConsentRefusal> for Fault {
     fn from(refusal: ConsentRefusal) -> Self {
-        let path = refusal.field_path().to_owned();
-        match refusal.kind() {
-            RefusalKind::InvalidArgument => Self::field(path, refusal),
-            RefusalKind::FailedPrecondition => Self::precondition("CONSENT", path, refusal),
-        }
+        Self::refusal(refusal.kind(), "CONSENT", refusal.field, &refusal.fault)
     }
 }
 
@@ -212,7 +220,7 @@ fn unusable(path: &str, fault: &ProbeFault) -> Fault {
 impl From<VerifyError> for Fault {
     fn from(error: VerifyError) -> Self {
         match &error {
-            VerifyError::Gate(refusal) => refusal.clone().into(),
+            VerifyError::Gate(refusal) => (*refusal).into(),
             VerifyError::FutureFrame { .. } => Self::field("captured_at", error),
             VerifyError::Decode(fault) => undecodable("probe", fault),
             VerifyError::Probe(fault) => unusable("embedding", fault),
@@ -289,6 +297,9 @@ impl From<ApplyError> for Fault {
     fn from(error: ApplyError) -> Self {
         match error {
             ApplyError::Policy(fault) => fault.into(),
+            ApplyError::OperatingPoint(fault) => {
+                Self::precondition("OPERATING_POINT", "toml", fault)
+            }
             ApplyError::Store(_) => Self::internal(&error),
         }
     }
@@ -296,10 +307,7 @@ impl From<ApplyError> for Fault {
 
 impl From<PolicyError> for Fault {
     fn from(error: PolicyError) -> Self {
-        match error.kind() {
-            RefusalKind::InvalidArgument => Self::field("toml", error),
-            RefusalKind::FailedPrecondition => Self::precondition("POLICY", "toml", error),
-        }
+        Self::refusal(error.kind(), "POLICY", "toml", &error)
     }
 }
 

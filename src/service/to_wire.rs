@@ -227,7 +227,7 @@ impl From<Change> for proto::PolicyChange {
             ChangeKind::Unchanged => proto::ChangeKind::Unchanged,
         };
         Self {
-            object: change.object.to_string(),
+            object: change.object.as_str().to_owned(),
             id: change.id,
             kind: kind.into(),
             fields: change.fields,
@@ -238,12 +238,12 @@ impl From<Change> for proto::PolicyChange {
 impl From<Notice> for proto::Notice {
     fn from(notice: Notice) -> Self {
         let texts = notice.texts.iter().map(|text| proto::NoticeText {
-            language: text.language.to_string(),
-            controller_contact: text.controller_contact.to_string(),
-            purpose_and_method: text.purpose_and_method.to_string(),
-            retention: text.retention.to_string(),
-            necessity_and_impact: text.necessity_and_impact.to_string(),
-            rights: text.rights.to_string(),
+            language: text.language.as_str().to_owned(),
+            controller_contact: text.controller_contact.as_str().to_owned(),
+            purpose_and_method: text.purpose_and_method.as_str().to_owned(),
+            retention: text.retention.as_str().to_owned(),
+            necessity_and_impact: text.necessity_and_impact.as_str().to_owned(),
+            rights: text.rights.as_str().to_owned(),
         });
         Self {
             controller_id: notice.controller.to_string(),
@@ -263,9 +263,9 @@ pub(super) fn status(
     profile: String,
 ) -> proto::StatusResponse {
     let classes = status.index.classes.iter().map(|class| proto::ClassStatus {
-        controller_id: class.key.controller.to_string(),
-        purpose: class.key.purpose.to_string(),
-        scope: class.key.scope.to_string(),
+        controller_id: class.class.controller.to_string(),
+        purpose: class.class.purpose.to_string(),
+        scope: class.class.scope.to_string(),
         templates: class.live as u64,
     });
     proto::StatusResponse {
@@ -281,7 +281,7 @@ pub(super) fn status(
         classes: classes.collect(),
         subjects: status.index.subjects as u64,
         arena_bytes: status.index.arena_bytes as u64,
-        arena_locked: status.index.fully_locked,
+        arena_locked: status.index.arena_locked,
         quarantined_records: status.quarantined.iter().map(ToString::to_string).collect(),
     }
 }
