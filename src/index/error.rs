@@ -1,0 +1,64 @@
+//! Why the index refused.
+
+use thiserror::Error;
+
+use super::kernel::Kernel;
+use crate::types::RecordId;
+
+/// Why the index refused.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// No index of that width can be made.
+    #[error("an index of {width} dimensions cannot be made; 128 to 1024 can")]
+    UnsupportedWidth {
+        /// The width asked for, dimensions.
+        width: usize,
+    },
+    /// The kernel named in the settings does not run here.
+    #[error("this processor does not run the {} kernel", kernel.name())]
+    KernelUnavailable {
+        /// The kernel named.
+        kernel: Kernel,
+    },
+    /// An embedding of another width.
+    #[error("an embedding of {found} dimensions does not fit an index of {expected}")]
+    Width {
+        /// The index's width, dimensions.
+        expected: usize,
+        /// The embedding's width, dimensions.
+        found: usize,
+    },
+    /// The record has a template already.
+    #[error("record {record} is held already")]
+    RecordHeld {
+        /// The record.
+        record: RecordId,
+    },
+    /// The consent has a template already: one consent, one record.
+    #[error("the consent is held already, by record {record}")]
+    ConsentHeld {
+        /// The record that has it.
+        record: RecordId,
+    },
+    /// Every slot number is used or retired.
+    #[error("the index has no slot left")]
+    Full,
+    /// The kernel gave no memory.
+    #[error("no memory for more templates")]
+    Memory(#[source] std::io::Error),
+    /// Memory could not be locked and the settings demand it.
+    #[error(
+        "the arena cannot be locked in RAM at {wanted_bytes} bytes: raise RLIMIT_MEMLOCK \
+         (`ulimit -l`, LimitMEMLOCK= in systemd), or set index.lock = \"best-effort\""
+    )]
+    Unlocked {
+        /// Size that the arena was to have, bytes.
+        wanted_bytes: usize,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A writer panicked half-way. The index answers nothing from then on and must be rebuilt.
+    #[error("the index is poisoned by an earlier fault and must be rebuilt")]
+    Poisoned,
+}

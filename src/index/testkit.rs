@@ -1,0 +1,92 @@
+//! Reproducible random people for the tests of the index.
+
+use super::{Index, IndexSettings, LockMode, NewTemplate};
+use crate::consent::{ClassKey, ConsentTag, Grant};
+use crate::types::{ConsentId, Embedding, RecordId, Timestamp};
+
+/// The instant at which the tests live.
+pub(super) const NOW_MS: i64 = 1_750_000_000_000;
+
+pub(super) fn now() -> Timestamp {
+    Timestamp::from_unix_ms(NOW_MS).unwrap()
+}
+
+pub(super) fn index(width: usize) -> Index {
+    Index::new(&IndexSettings { width, lock: LockMode::BestEffort, kernel: None }).unwrap()
+}
+
+/// Class `n`: three controllers, each with many scopes.
+pub(super) fn class(n: u32) -> ClassKey {
+    ClassKey {
+        controller: format!("controller-{}", n % 3).parse().unwrap(),
+        purpose: "entry".parse().unwrap(),
+        scope: format!("scope-{n}").parse().unwrap(),
+    }
+}
+
+pub(super) fn grant(classes: impl IntoIterator<Item = u32>) -> Grant {
+    Grant::for_tests(classes.into_iter().map(class).collect())
+}
+
+/// A template of subject `n` in class `c`, live for a day, under a consent named by its record.
+pub(super) fn template(n: u32, c: u32) -> NewTemplate {
+    let record = RecordId::random();
+    NewTemplate {
+        record,
+        subject: format!("subject-{n}").parse().unwrap(),
+        consent: ConsentTag {
+            consent_id: consent_of(record),
+            class: class(c),
+            notice_version: "v1".parse().unwrap(),
+            granted_at: now(),
+            expires_at: now().plus_days(1),
+        },
+        matches_until: now().plus_days(1),
+    }
+}
+
+pub(super) fn consent_of(record: RecordId) -> ConsentId {
+    record.to_string().parse().unwrap()
+}
+
+/// SplitMix64 (Steele, Lea and Flood 2014): small, and good enough for tests.
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let a = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let b = (a ^ (a >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        b ^ (b >> 31)
+    }
+
+    pub(super) fn below(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.next() % u64::from(bound)).unwrap()
+    }
+
+    pub(super) fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[0]
+    }
+
+    /// A random direction: every coordinate the sum of four uniform ones, near enough to normal.
+    pub(super) fn embedding(&mut self, width: usize) -> Embedding {
+        Embedding::normalise((0..width).map(|_| self.coordinate()).collect()).unwrap()
+    }
+
+    /// A random direction whose cosine with `other` is `cosine`.
+    pub(super) fn near(&mut self, other: &Embedding, cosine: f32) -> Embedding {
+        let random = self.embedding(other.width());
+        let along = random.cosine(other).get();
+        let (a, b) = (cosine, ((1.0 - cosine * cosine) / (1.0 - along * along)).sqrt());
+        let mixed = random.expose().iter().zip(other.expose());
+        Embedding::normalise(mixed.map(|(r, o)| b * (r - along * o) + a * o).collect()).unwrap()
+    }
+
+    fn coordinate(&mut self) -> f32 {
+        self.next().to_le_bytes().chunks(2).map(|b| f32::from(b[0]) - 127.5).sum()
+    }
+}
