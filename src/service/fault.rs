@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost::Message;
 use prost_types::Any;
 use tonic::{Code, Status};
-use tonic_types::{BadRequest, FieldViolation, PreconditionFailure, RetryInfo, pb};
+use tonic_types::pb;
 use uuid::Uuid;
 
 use super::proto;
@@ -49,13 +49,14 @@ impl Fault {
     /// A field of the request is wrong.
     pub(super) fn field(path: impl Into<String>, fault: impl std::fmt::Display) -> Self {
         let path = path.into();
-        let violation = FieldViolation {
+        let violation = pb::bad_request::FieldViolation {
             field: path.clone(),
             description: fault.to_string(),
-            ..FieldViolation::default()
+            ..Default::default()
         };
+        let bad = pb::BadRequest { field_violations: vec![violation] };
         let mut this = Self::new(Code::InvalidArgument, format!("{path}: {fault}"));
-        this.details.push(BadRequest::new(vec![violation]).into_any());
+        this.details.push(any("google.rpc.BadRequest", &bad));
         this.field = path;
         this
     }
@@ -68,9 +69,13 @@ impl Fault {
     ) -> Self {
         let subject = subject.into();
         let mut this = Self::new(Code::FailedPrecondition, format!("{subject}: {fault}"));
-        let failure =
-            PreconditionFailure::with_violation(reason, subject.clone(), fault.to_string());
-        this.details.push(failure.into_any());
+        let violation = pb::precondition_failure::Violation {
+            r#type: reason.to_owned(),
+            subject: subject.clone(),
+            description: fault.to_string(),
+        };
+        let failure = pb::PreconditionFailure { violations: vec![violation] };
+        this.details.push(any("google.rpc.PreconditionFailure", &failure));
         this.field = subject;
         this
     }
@@ -107,7 +112,8 @@ impl Fault {
     /// No room: when to try again is said twice, as google.rpc.RetryInfo and as pushback.
     pub(super) fn overloaded(retry_after: Duration) -> Self {
         let mut this = Self::new(Code::ResourceExhausted, "the service is at capacity; try again");
-        this.details.push(RetryInfo::new(Some(retry_after)).into_any());
+        let retry_delay = prost_types::Duration::try_from(retry_after).ok();
+        this.details.push(any("google.rpc.RetryInfo", &pb::RetryInfo { retry_delay }));
         this.retry_after = Some(retry_after);
         this
     }
@@ -179,8 +185,6 @@ fn chain(fault: &dyn std::error::Error) -> String {
     }
     text
 }
-
-use tonic_types::IntoAny as _;
 
 /// A string field that is no valid identifier.
 pub(super) fn text(path: &'static str) -> impl Fn(InvalidText) -> Fault {
