@@ -27,6 +27,7 @@
 //! index's business.
 
 mod backend;
+mod changes;
 mod embedded;
 mod error;
 mod load;

@@ -119,8 +119,8 @@ async fn survives(operations: Vec<Operation>, fails_at: u32, seed: u64) {
     }
     let disk = disk.after_power_cut(seed);
     let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
-    let seen = Model::seen_in(&store).await;
-    assert!(seen == model || seen == in_doubt, "{seen:?} is neither {model:?} nor {in_doubt:?}");
+    let found = Model::seen_in(&store).await;
+    assert!(found == model || found == in_doubt, "{found:?} is neither {model:?} nor {in_doubt:?}");
 }
 
 proptest! {

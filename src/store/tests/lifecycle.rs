@@ -24,6 +24,7 @@ async fn a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
     assert_eq!((report.loaded, report.revision), (3, revision));
     assert_eq!(opened[&id(3)].record, record(3));
     assert!(opened[&id(3)].template.cosine(&template(3)).get() > 0.999_999);
+    assert!(opened[&id(3)].template.cosine(&template(4)).get() < 0.9, "control");
     assert_eq!(store.describe(id(3)).await.unwrap(), Some(record(3)));
     assert_eq!(store.describe(id(2)).await.unwrap(), None);
 }
@@ -165,7 +166,7 @@ async fn grouped_commits_have_dense_revisions_and_share_syncs() {
 #[ignore = "a measurement: cargo test --lib store:: -- --ignored --nocapture"]
 #[expect(clippy::print_stdout, reason = "a measurement prints what it measured")]
 async fn measure_commit_latency() {
-    let directory = tempfile::tempdir_in(".").unwrap();
+    let directory = tempfile::tempdir_in("target").unwrap();
     let (_, store) = open_in(directory.path()).await;
     let mut micros = Vec::new();
     for n in 1..=200 {
