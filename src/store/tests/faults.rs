@@ -154,3 +154,19 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
     let held = loaded_ids(&store).await;
     assert!(held.starts_with(&[id(1)]) && held.len() <= 2, "{held:?}");
 }
+
+#[tokio::test]
+async fn a_panic_of_the_writer_stops_the_store_and_hangs_nobody() {
+    let disk = SimulatedDisk::default();
+    let backend = Arc::new(disk.open().unwrap());
+    let store = open(&backend).await.unwrap();
+    let build = Box::new(|_| panic!("on purpose"));
+    let refused = backend.commit(Batch { require: vec![], build }).await;
+    assert!(matches!(refused, Err(BackendError::Stopped)));
+    let refused = enrol(&store, 1).await;
+    assert!(matches!(refused, Err(StoreError::Backend(BackendError::Stopped))));
+    store.close().await;
+    assert!(!store.is_healthy());
+    let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+    assert!(loaded_ids(&store).await.is_empty());
+}
