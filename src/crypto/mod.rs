@@ -11,6 +11,12 @@
 //! - Every key is zeroised when dropped, and none can be printed.
 //! - A nonce is drawn inside [`seal`], for one message, from the system's generator.
 //!
+//! # Limits
+//! Zeroised are the keys and plaintexts that this module owns, and Ed25519's secret half. AES round
+//! keys and the passing state of the hashes live in their crates, on the stack or beside the cipher,
+//! and are wiped only where those crates' own `zeroize` features are on (of aes, polyval, hmac and
+//! sha2), which features of aes-gcm-siv do not turn on.
+//!
 //! # Not here
 //! Which key seals which row, and with what associated data: that is the store's business.
 

@@ -126,7 +126,7 @@ impl RowKey {
 
     /// A key as a backend stored it.
     #[must_use]
-    pub fn stored(bytes: &[u8]) -> Self {
+    pub(in crate::store) fn stored(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }
 
@@ -171,7 +171,7 @@ impl Opaque {
 
     /// A value as a backend stored it.
     #[must_use]
-    pub fn stored(bytes: &[u8]) -> Self {
+    pub(in crate::store) fn stored(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }
 

@@ -8,8 +8,8 @@
 //! - What a call acknowledged is durable, and stays: an enrolment until it is revoked, a
 //!   revocation for good.
 //! - A change is one revision, whole or not at all, with exactly one log entry.
-//! - A backend is given [`Opaque`] values and [`RowKey`]s only; both can be made from ciphertext,
-//!   MACs, random ids and fixed names, and from nothing else.
+//! - A backend is given [`Opaque`] values and [`RowKey`]s only; outside this module both can be
+//!   made from ciphertext, MACs, random ids and fixed names, and from nothing else.
 //! - A template opens only together with the exact header, consent included, it was sealed with.
 //! - One record that does not open is quarantined and counted; it stops nothing.
 //! - After a failed commit nothing more is written until the store is opened anew.
@@ -27,6 +27,7 @@
 //! index's business.
 
 mod backend;
+mod changes;
 mod embedded;
 mod error;
 mod load;

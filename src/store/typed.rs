@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use super::StoreError;
-use super::backend::{
-    Backend, BackendError, Batch, Changes, Opaque, Precondition, RowId, RowKey, Table, Write,
-};
+use super::backend::{Backend, BackendError, Opaque, Precondition, RowId, RowKey, Table, Write};
+use super::changes::{RECORD_TABLES, put, rows_of};
 use super::log::{LogEntry, RevocationCause};
 use super::record::{RecordFault, StoredRecord};
-use super::sealing::{Binding, Claim, Keys, RecordKey, SCHEMA};
+use super::sealing::{Binding, Claim, Keys, SCHEMA};
 use crate::consent::Sha256;
-use crate::crypto::{DIGEST_BYTES, RootKey, Sealed, Signer, sha256};
+use crate::crypto::{DIGEST_BYTES, RootKey, Signer, sha256};
 use crate::types::{
     ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision, Timestamp,
 };
@@ -18,9 +17,6 @@ use crate::types::{
 const ROOT_ROW: &str = "root";
 const STORE_ROW: &str = "store";
 const POLICY_ROW: &str = "policy";
-
-/// The tables that hold a record; revocation empties them all.
-const RECORD_TABLES: [Table; 4] = [Table::Keys, Table::Headers, Table::Templates, Table::Answers];
 
 /// The sealed store, open.
 ///
@@ -304,79 +300,6 @@ impl Store {
     }
 }
 
-/// Batches.
-impl Store {
-    fn enrolment(
-        &self,
-        record: &StoredRecord,
-        template: &Embedding,
-        idempotency: IdempotentWrite,
-    ) -> Result<Batch, StoreError> {
-        let IdempotentWrite { controller, key, request_digest, answer } = idempotency;
-        let (id, record_key) = (record.id, RecordKey::random()?);
-        let (header, template) = record_key.seal(record, template)?;
-        let repeat =
-            self.claim(Table::IdempotencyKeys, Claim::Idempotency(&controller, &key), id)?;
-        let consent = Claim::Consent(&record.consent.controller, &record.consent.consent_id);
-        let consent = self.claim(Table::ConsentIds, consent, id)?;
-        let require = vec![
-            Precondition::Absent(repeat.0.clone()),
-            Precondition::Absent(consent.0.clone()),
-            Precondition::Absent(Table::Headers.row(id.into())),
-        ];
-        let mut writes = vec![
-            put(Table::Keys.row(id.into()), self.keys.wrap_record_key(id, &record_key)?),
-            put(Table::Headers.row(id.into()), header),
-            put(Table::Templates.row(id.into()), template),
-            put(repeat.0, repeat.1),
-            put(consent.0, consent.1),
-        ];
-        let entry = LogEntry::Enrolled { record: id, at: record.enrolled_at };
-        self.batch(require, &entry, move |revision| {
-            let sealed = record_key.seal_answer(id, revision, &request_digest, &answer)?;
-            writes.push(put(Table::Answers.row(id.into()), sealed));
-            Ok(writes)
-        })
-    }
-
-    fn revocation(
-        &self,
-        held: Vec<(RecordId, RowId)>,
-        at: Timestamp,
-        cause: RevocationCause,
-    ) -> Result<Batch, StoreError> {
-        let records: Vec<_> = held.iter().map(|(id, _row)| *id).collect();
-        let writes = records.iter().flat_map(|id| rows_of(*id)).map(Write::Remove).collect();
-        let require = held.into_iter().map(|(_id, row)| Precondition::Present(row)).collect();
-        self.batch(require, &LogEntry::Revoked { records, cause, at }, |_| Ok(writes))
-    }
-
-    fn batch(
-        &self,
-        require: Vec<Precondition>,
-        entry: &LogEntry,
-        writes: impl FnOnce(Revision) -> Result<Vec<Write>, crate::crypto::SealError> + Send + 'static,
-    ) -> Result<Batch, StoreError> {
-        let (keys, entry) = (Arc::clone(&self.keys), serde_json::to_vec(entry)?);
-        let build = Box::new(move |revision| {
-            let entry = keys.seal_entry(revision, &entry)?.into();
-            Ok(Changes { writes: writes(revision)?, entry })
-        });
-        Ok(Batch { require, build })
-    }
-
-    fn claim(
-        &self,
-        table: Table,
-        claim: Claim<'_>,
-        record: RecordId,
-    ) -> Result<(RowId, Sealed), StoreError> {
-        let name = self.keys.claim_name(claim);
-        let sealed = self.keys.seal_claim(&name, record)?;
-        Ok((table.row(name), sealed))
-    }
-}
-
 /// Reads.
 impl Store {
     async fn row(&self, table: Table, key: RowKey) -> Result<Option<Opaque>, StoreError> {
@@ -414,24 +337,20 @@ impl Store {
     }
 }
 
-fn rows_of(id: RecordId) -> [RowId; RECORD_TABLES.len()] {
-    RECORD_TABLES.map(|table| table.row(id.into()))
-}
-
 fn meta(name: &'static str) -> RowId {
     Table::Meta.row(RowKey::named(name))
 }
 
-fn put(row: RowId, value: Sealed) -> Write {
-    Write::Put(row, value.into())
-}
-
 /// Which name was taken.
 fn enrolment_refused(fault: BackendError) -> StoreError {
-    match fault {
-        BackendError::Taken { table: Table::IdempotencyKeys } => StoreError::IdempotencyTaken,
-        BackendError::Taken { table: Table::ConsentIds } => StoreError::ConsentTaken,
-        BackendError::Taken { table: Table::Headers } => StoreError::RecordTaken,
-        other => StoreError::Backend(other),
+    let taken = |name| matches!(&fault, BackendError::Taken { table } if *table == name);
+    if taken(Table::IdempotencyKeys) {
+        StoreError::IdempotencyTaken
+    } else if taken(Table::ConsentIds) {
+        StoreError::ConsentTaken
+    } else if taken(Table::Headers) {
+        StoreError::RecordTaken
+    } else {
+        StoreError::Backend(fault)
     }
 }

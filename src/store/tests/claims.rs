@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn answered(n: u8, revision: Revision) -> Option<PriorAnswer> {
-    Some(PriorAnswer::Answered { request_digest: [n; 32], answer: vec![n; 5], revision })
+fn answered(n: u8, revision: Revision) -> PriorAnswer {
+    PriorAnswer::Answered { request_digest: [n; 32], answer: vec![n; 5], revision }
 }
 
 #[tokio::test]
@@ -13,7 +13,8 @@ async fn the_same_key_finds_the_same_answer_until_the_record_is_revoked() {
     assert_eq!(store.idempotent(&controller(), &key(1)).await.unwrap(), None);
     let revision = enrol(&store, 1).await.unwrap();
     enrol(&store, 2).await.unwrap();
-    assert_eq!(store.idempotent(&controller(), &key(1)).await.unwrap(), answered(1, revision));
+    let prior = store.idempotent(&controller(), &key(1)).await.unwrap();
+    assert_eq!(prior, Some(answered(1, revision)));
     let other = ControllerId::parse("another").unwrap();
     assert_eq!(store.idempotent(&other, &key(1)).await.unwrap(), None);
     revoke(&store, 1).await.unwrap();

@@ -119,8 +119,8 @@ async fn survives(operations: Vec<Operation>, fails_at: u32, seed: u64) {
     }
     let disk = disk.after_power_cut(seed);
     let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
-    let seen = Model::seen_in(&store).await;
-    assert!(seen == model || seen == in_doubt, "{seen:?} is neither {model:?} nor {in_doubt:?}");
+    let found = Model::seen_in(&store).await;
+    assert!(found == model || found == in_doubt, "{found:?} is neither {model:?} nor {in_doubt:?}");
 }
 
 proptest! {
@@ -153,4 +153,20 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
     let store = open(&Arc::new(again.open().unwrap())).await.unwrap();
     let held = loaded_ids(&store).await;
     assert!(held.starts_with(&[id(1)]) && held.len() <= 2, "{held:?}");
+}
+
+#[tokio::test]
+async fn a_panic_of_the_writer_stops_the_store_and_hangs_nobody() {
+    let disk = SimulatedDisk::default();
+    let backend = Arc::new(disk.open().unwrap());
+    let store = open(&backend).await.unwrap();
+    let build = Box::new(|_| panic!("on purpose"));
+    let refused = backend.commit(Batch { require: vec![], build }).await;
+    assert!(matches!(refused, Err(BackendError::Stopped)));
+    let refused = enrol(&store, 1).await;
+    assert!(matches!(refused, Err(StoreError::Backend(BackendError::Stopped))));
+    store.close().await;
+    assert!(!store.is_healthy());
+    let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+    assert!(loaded_ids(&store).await.is_empty());
 }

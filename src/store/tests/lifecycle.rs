@@ -24,6 +24,7 @@ async fn a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
     assert_eq!((report.loaded, report.revision), (3, revision));
     assert_eq!(opened[&id(3)].record, record(3));
     assert!(opened[&id(3)].template.cosine(&template(3)).get() > 0.999_999);
+    assert!(opened[&id(3)].template.cosine(&template(4)).get() < 0.9, "control");
     assert_eq!(store.describe(id(3)).await.unwrap(), Some(record(3)));
     assert_eq!(store.describe(id(2)).await.unwrap(), None);
 }
@@ -165,7 +166,7 @@ async fn grouped_commits_have_dense_revisions_and_share_syncs() {
 #[ignore = "a measurement: cargo test --lib store:: -- --ignored --nocapture"]
 #[expect(clippy::print_stdout, reason = "a measurement prints what it measured")]
 async fn measure_commit_latency() {
-    let directory = tempfile::tempdir_in(".").unwrap();
+    let directory = tempfile::tempdir_in("target").unwrap();
     let (_, store) = open_in(directory.path()).await;
     let mut micros = Vec::new();
     for n in 1..=200 {
@@ -175,4 +176,33 @@ async fn measure_commit_latency() {
     }
     micros.sort_unstable();
     println!("enrol, durable: p50 {} us, p99 {} us", micros[100], micros[197]);
+}
+
+#[tokio::test]
+#[ignore = "a measurement: cargo test --lib store:: -- --ignored --nocapture"]
+#[expect(clippy::print_stdout, reason = "a measurement prints what it measured")]
+async fn measure_loading() {
+    const RECORDS: u32 = 20_000;
+    let disk = SimulatedDisk::default();
+    let backend = Arc::new(disk.open().unwrap());
+    let store = Arc::new(open(&backend).await.unwrap());
+    let face = Embedding::normalise((1_u8..=128).cycle().take(512).map(f32::from).collect());
+    let face = face.unwrap();
+    for begin in (0..RECORDS).step_by(250) {
+        let mut group = tokio::task::JoinSet::new();
+        for n in begin..begin + 250 {
+            let (store, face) = (Arc::clone(&store), face.clone());
+            group.spawn(async move {
+                let mut record = StoredRecord { id: RecordId::random(), ..record(1) };
+                record.consent.consent_id = format!("consent-{n}").parse().unwrap();
+                let key = IdempotencyKey::parse(format!("try-{n}")).unwrap();
+                let write = IdempotentWrite { key, ..repeat(1) };
+                store.enrol(&record, &face, write).await.unwrap();
+            });
+        }
+        group.join_all().await;
+    }
+    let begin = std::time::Instant::now();
+    let report = store.load(drop).await.unwrap();
+    println!("loaded {} records of 512 in {:?}", report.loaded, begin.elapsed());
 }

@@ -23,7 +23,7 @@ use crate::types::{
     RecordId, Revision, Scope, ShortText, SubjectRef, Timestamp,
 };
 
-const WIDTH: usize = 128;
+const WIDTH: u8 = 128;
 
 fn model() -> ModelContract {
     ModelContract::parse("model-a").unwrap()
@@ -82,8 +82,9 @@ fn consent(n: u8) -> ConsentRecord {
     }
 }
 
+/// The `n`th person's template, nearly at right angles to the others'.
 fn template(n: u8) -> Embedding {
-    let value = |i: usize| f32::from(n).mul_add(0.37, 1.0) * (i as f32 + 1.0).sin();
+    let value = |i: u8| ((f32::from(n) + 1.0) * (f32::from(i) + 0.5)).sin();
     Embedding::normalise((0..WIDTH).map(value).collect()).unwrap()
 }
 

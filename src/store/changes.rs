@@ -1,0 +1,101 @@
+//! The batches that change the store.
+
+use std::sync::Arc;
+
+use super::StoreError;
+use super::backend::{Batch, Changes, Precondition, RowId, Table, Write};
+use super::log::{LogEntry, RevocationCause};
+use super::record::StoredRecord;
+use super::sealing::{Claim, RecordKey};
+use super::typed::{IdempotentWrite, Store};
+use crate::crypto::{SealError, Sealed};
+use crate::types::{Embedding, RecordId, Revision, Timestamp};
+
+/// The tables that hold a record; revocation empties them all.
+pub(super) const RECORD_TABLES: [Table; 4] =
+    [Table::Keys, Table::Headers, Table::Templates, Table::Answers];
+
+impl Store {
+    /// One record, its claims and its answer.
+    pub(super) fn enrolment(
+        &self,
+        record: &StoredRecord,
+        template: &Embedding,
+        idempotency: IdempotentWrite,
+    ) -> Result<Batch, StoreError> {
+        let IdempotentWrite { controller, key, request_digest, answer } = idempotency;
+        let (id, record_key) = (record.id, RecordKey::random()?);
+        let (header, template) = record_key.seal(record, template)?;
+        let repeat =
+            self.claim(Table::IdempotencyKeys, Claim::Idempotency(&controller, &key), id)?;
+        let consent = Claim::Consent(&record.consent.controller, &record.consent.consent_id);
+        let consent = self.claim(Table::ConsentIds, consent, id)?;
+        let require = vec![
+            Precondition::Absent(repeat.0.clone()),
+            Precondition::Absent(consent.0.clone()),
+            Precondition::Absent(Table::Headers.row(id.into())),
+        ];
+        let mut writes = vec![
+            put(Table::Keys.row(id.into()), self.keys.wrap_record_key(id, &record_key)?),
+            put(Table::Headers.row(id.into()), header),
+            put(Table::Templates.row(id.into()), template),
+            put(repeat.0, repeat.1),
+            put(consent.0, consent.1),
+        ];
+        let entry = LogEntry::Enrolled { record: id, at: record.enrolled_at };
+        self.batch(require, &entry, move |revision| {
+            let sealed = record_key.seal_answer(id, revision, &request_digest, &answer)?;
+            writes.push(put(Table::Answers.row(id.into()), sealed));
+            Ok(writes)
+        })
+    }
+
+    /// No rows where those of the `held` records were; each comes with a row that must still be
+    /// there.
+    pub(super) fn revocation(
+        &self,
+        held: Vec<(RecordId, RowId)>,
+        at: Timestamp,
+        cause: RevocationCause,
+    ) -> Result<Batch, StoreError> {
+        let records: Vec<_> = held.iter().map(|(id, _row)| *id).collect();
+        let writes = records.iter().flat_map(|id| rows_of(*id)).map(Write::Remove).collect();
+        let require = held.into_iter().map(|(_id, row)| Precondition::Present(row)).collect();
+        self.batch(require, &LogEntry::Revoked { records, cause, at }, |_| Ok(writes))
+    }
+
+    /// A batch with its log entry, both sealed once the revision is known.
+    pub(super) fn batch(
+        &self,
+        require: Vec<Precondition>,
+        entry: &LogEntry,
+        writes: impl FnOnce(Revision) -> Result<Vec<Write>, SealError> + Send + 'static,
+    ) -> Result<Batch, StoreError> {
+        let (keys, entry) = (Arc::clone(&self.keys), serde_json::to_vec(entry)?);
+        let build = Box::new(move |revision| {
+            let entry = keys.seal_entry(revision, &entry)?.into();
+            Ok(Changes { writes: writes(revision)?, entry })
+        });
+        Ok(Batch { require, build })
+    }
+
+    fn claim(
+        &self,
+        table: Table,
+        claim: Claim<'_>,
+        record: RecordId,
+    ) -> Result<(RowId, Sealed), StoreError> {
+        let name = self.keys.claim_name(claim);
+        let sealed = self.keys.seal_claim(&name, record)?;
+        Ok((table.row(name), sealed))
+    }
+}
+
+/// The addresses of all rows of one record.
+pub(super) fn rows_of(id: RecordId) -> [RowId; RECORD_TABLES.len()] {
+    RECORD_TABLES.map(|table| table.row(id.into()))
+}
+
+pub(super) fn put(row: RowId, value: Sealed) -> Write {
+    Write::Put(row, value.into())
+}
