@@ -225,7 +225,10 @@ pub(super) async fn describe(args: &DescribeArgs, json: bool) -> Outcome {
             let live = if held.live { "live" } else { "not matching" };
             println!("{}  {live}, of {} frame(s)", held.record_id, held.frames);
             println!("  model    {}", held.model_contract);
-            println!("  consent  {}", held.consent_tag.as_ref().map(output::tag).unwrap_or_default());
+            println!(
+                "  consent  {}",
+                held.consent_tag.as_ref().map(output::tag).unwrap_or_default()
+            );
         }
     }
     Ok(Exit::Ok)

@@ -12,7 +12,12 @@ use crate::service::client::{Client, Target};
 #[command(next_help_heading = "Connection")]
 pub(super) struct ConnectionArgs {
     /// Address of the service; https:// for TLS
-    #[arg(long, env = "ASSENT_SERVER", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    #[arg(
+        long,
+        env = "ASSENT_SERVER",
+        default_value = "http://127.0.0.1:7400",
+        value_name = "URL"
+    )]
     server: String,
     /// PEM of the authority that signed the server's certificate
     #[arg(long, env = "ASSENT_CA", value_name = "FILE")]

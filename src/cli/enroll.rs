@@ -140,7 +140,12 @@ struct Tally {
 }
 
 impl Tally {
-    async fn collect(&mut self, mut answers: Stream, bar: &ProgressBar, json: bool) -> Result<(), Failure> {
+    async fn collect(
+        &mut self,
+        mut answers: Stream,
+        bar: &ProgressBar,
+        json: bool,
+    ) -> Result<(), Failure> {
         use proto::enroll_stream_response::Result as Answer;
         while let Some(answer) = answers.next().await? {
             bar.inc(1);

@@ -32,7 +32,8 @@ pub(super) fn mark(kind: proto::ChangeKind) -> char {
 
 /// A way in that needs no face.
 pub(super) fn way(way: &proto::Alternative) -> String {
-    let method = way.method().as_str_name().trim_start_matches("ALTERNATIVE_METHOD_").to_lowercase();
+    let method =
+        way.method().as_str_name().trim_start_matches("ALTERNATIVE_METHOD_").to_lowercase();
     let accessible = if way.accessible { " (accessible)" } else { "" };
     format!("{method}{accessible}: {}", way.hint)
 }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-pub use raw::{LogFormat, LogSettings, Overrides, RawConfig};
 use raw::RawTls;
+pub use raw::{LogFormat, LogSettings, Overrides, RawConfig};
 
 use crate::consent::{Profile, UnknownProfile};
 use crate::index::LockMode;
@@ -84,10 +84,14 @@ pub enum ConfigError {
     #[error("profile: {0}")]
     Profile(#[from] UnknownProfile),
     /// No TLS on an address that others can reach.
-    #[error("listen.plaintext: {0} is not a loopback address; set up [tls], or listen on 127.0.0.1")]
+    #[error(
+        "listen.plaintext: {0} is not a loopback address; set up [tls], or listen on 127.0.0.1"
+    )]
     PlaintextBeyondLoopback(SocketAddr),
     /// Neither TLS nor plaintext.
-    #[error("[tls] is missing: name certificate, key and client_ca, or set listen.plaintext = true (--plaintext) on a loopback address")]
+    #[error(
+        "[tls] is missing: name certificate, key and client_ca, or set listen.plaintext = true (--plaintext) on a loopback address"
+    )]
     NoSecurity,
     /// Both TLS and plaintext.
     #[error("listen.plaintext and [tls] exclude each other")]
@@ -96,7 +100,9 @@ pub enum ConfigError {
     #[error("callers: {0}")]
     Callers(#[from] CallerRuleFault),
     /// mTLS without callers serves nobody.
-    #[error("[[callers]] is missing: with TLS every caller needs an entry with its certificate and role")]
+    #[error(
+        "[[callers]] is missing: with TLS every caller needs an entry with its certificate and role"
+    )]
     NoCallers,
     /// A limit that makes no sense.
     #[error("limits.{field}: {fault}")]
@@ -131,10 +137,8 @@ pub fn load(file: Option<&Path>, overrides: Overrides) -> Result<Settings, Confi
 
 fn read(path: &Path) -> Result<RawConfig, ConfigError> {
     let text = String::from_utf8_lossy(&contents(path, "configuration")?).into_owned();
-    toml::from_str(&text).map_err(|cause| ConfigError::Invalid {
-        path: path.to_owned(),
-        cause: Box::new(cause),
-    })
+    toml::from_str(&text)
+        .map_err(|cause| ConfigError::Invalid { path: path.to_owned(), cause: Box::new(cause) })
 }
 
 fn contents(path: &Path, what: &'static str) -> Result<Vec<u8>, ConfigError> {

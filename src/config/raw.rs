@@ -170,7 +170,8 @@ impl RawConfig {
         replace(&mut self.listen.grpc, over.listen);
         replace(&mut self.pipeline.models_dir, over.models_dir);
         replace(&mut self.pipeline.provider, over.provider);
-        self.listen.metrics = if over.no_metrics { None } else { over.metrics.or(self.listen.metrics) };
+        self.listen.metrics =
+            if over.no_metrics { None } else { over.metrics.or(self.listen.metrics) };
         self.listen.plaintext |= over.plaintext;
     }
 }

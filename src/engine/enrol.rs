@@ -10,16 +10,13 @@ use thiserror::Error;
 use super::receipt::{Receipt, consent_receipt};
 use super::verify::record_stages;
 use super::{Engine, Probe, ProbeFault, VerifyError};
-use crate::consent::{
-    Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, ErrorRate, Sha256,
-};
+use crate::consent::{Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, ErrorRate, Sha256};
 use crate::index::{IndexError, NewTemplate};
 use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
 use crate::store::{IdempotentWrite, PriorAnswer, StoreError, StoredRecord};
 use crate::telemetry::{self, Stage};
 use crate::types::{
-    ControllerId, Embedding, IdempotencyKey, Quality, QualityReason, RecordId, Revision,
-    SubjectRef, Timestamp,
+    Embedding, IdempotencyKey, Quality, QualityReason, RecordId, Revision, SubjectRef, Timestamp,
 };
 
 /// FMR at which two frames of one enrolment must agree to be the same face.
@@ -162,8 +159,7 @@ impl Engine {
         let EnrolCommand { idempotency_key, subject, controller, consent, frames, deadline } =
             command;
         let policy = self.policy();
-        let admitted =
-            policy.admit(&controller, &subject, consent, Timestamp::now())?;
+        let admitted = policy.admit(&controller, &subject, consent, Timestamp::now())?;
         let digest = request_digest(&admitted, frames.len());
         if let Some(prior) = self.prior(&admitted, &idempotency_key, digest).await? {
             return Ok(prior);
@@ -239,10 +235,8 @@ impl Engine {
             }
             Probe::Frame(picture) => picture,
         };
-        let demands = FaceDemands {
-            min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX,
-            single_face: true,
-        };
+        let demands =
+            FaceDemands { min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX, single_face: true };
         match self.pipeline.embed(picture, demands, Ticket { deadline }).await {
             Ok(Embedded { embedding, quality, timings }) => {
                 record_stages(&timings);

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
-pub use policy::{ApplyError, Applied, NoticeError, OperatingPointFault};
+pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
 pub use status::{EngineStatus, Held};
@@ -34,9 +34,7 @@ use crate::consent::{Calibration, Policy, Profile};
 use crate::index::{Index, IndexError};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
-use crate::types::{
-    ControllerId, EmbeddingError, Limits, ModelContract, RecordId, Revision, SubjectRef, Timestamp,
-};
+use crate::types::{EmbeddingError, Limits, ModelContract, RecordId, Revision, Timestamp};
 
 /// One face in the form in which the caller has it.
 pub enum Probe {
@@ -225,13 +223,4 @@ fn calibration(pipeline: &Pipeline) -> Result<Calibration, OpenError> {
 fn index_opened(index: &Index, opened: OpenedRecord) -> Result<(), IndexError> {
     let template = enrol::new_template(&opened.record);
     index.insert(template, &opened.template).map(|_slot| ())
-}
-
-/// Names a record's owner: what a controller may ask about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubjectKey {
-    /// The controller.
-    pub controller: ControllerId,
-    /// Its subject.
-    pub subject: SubjectRef,
 }

@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use super::Engine;
 use super::receipt::{Receipt, erasure_receipt};
-use super::{Engine, SubjectKey};
 use crate::index::{PendingPurge, Purged};
 use crate::store::{RevocationCause, Revoked, StoreError};
 use crate::telemetry;
@@ -82,7 +82,8 @@ pub(super) struct Erasure<'a> {
 
 /// A record that is dead in the index while its revocation is not durable.
 pub(super) struct Limbo {
-    owner: SubjectKey,
+    controller: ControllerId,
+    subject: SubjectRef,
     consent: ConsentId,
 }
 
@@ -162,12 +163,13 @@ impl Engine {
 
     /// Takes the record out of the maps; it is kept in limbo until the store has confirmed.
     fn withdraw(&self, record: RecordId) -> Option<PendingPurge> {
+        let held = self.index.describe(record)?;
         let pending = self.index.withdraw(record)?;
-        let owner = SubjectKey {
-            controller: pending.tag().class.controller.clone(),
-            subject: pending.subject().clone(),
+        let entry = Limbo {
+            controller: held.consent.class.controller,
+            subject: held.subject,
+            consent: held.consent.consent_id,
         };
-        let entry = Limbo { owner, consent: pending.tag().consent_id.clone() };
         self.limbo.lock().unwrap_or_else(PoisonError::into_inner).insert(record, entry);
         Some(pending)
     }
@@ -199,13 +201,13 @@ impl Engine {
     fn in_limbo(&self, controller: &ControllerId, target: &RevokeTarget) -> Vec<RecordId> {
         let limbo = self.limbo.lock().unwrap_or_else(PoisonError::into_inner);
         let named = |record: &RecordId, held: &Limbo| match target {
-            RevokeTarget::Subject(subject) => held.owner.subject == *subject,
+            RevokeTarget::Subject(subject) => held.subject == *subject,
             RevokeTarget::Consent(consent) => held.consent == *consent,
             RevokeTarget::Record(wanted) => record == wanted,
         };
         limbo
             .iter()
-            .filter(|(record, held)| held.owner.controller == *controller && named(record, held))
+            .filter(|(record, held)| held.controller == *controller && named(record, held))
             .map(|(record, _held)| *record)
             .collect()
     }

@@ -294,7 +294,8 @@ impl Engine {
         match comparison {
             Comparison::OneToOne => one,
             Comparison::OneToMany => {
-                let many = self.calibration.threshold_for_fpir(gate.fpir, searched as u64).similarity;
+                let many =
+                    self.calibration.threshold_for_fpir(gate.fpir, searched as u64).similarity;
                 if many > one { many } else { one }
             }
         }

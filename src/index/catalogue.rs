@@ -194,6 +194,18 @@ impl Catalogue {
         self.records.contains_key(&record)
     }
 
+    /// What a live record is held under.
+    pub(super) fn describe(&self, record: RecordId) -> Option<NewTemplate> {
+        let row = *self.records.get(&record)? as usize;
+        let entry = self.slots.get(row)?.entry.as_ref()?;
+        Some(NewTemplate {
+            record,
+            subject: entry.subject.clone(),
+            consent: self.tag(entry),
+            matches_until: self.matches_until[row],
+        })
+    }
+
     /// Live records.
     pub(super) fn live(&self) -> usize {
         self.records.len()

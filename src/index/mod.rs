@@ -226,6 +226,18 @@ impl Index {
         self.read_anyway().catalogue.holds(record)
     }
 
+    /// What a live record is held under; `None` when it is not held.
+    #[must_use]
+    pub fn describe(&self, record: RecordId) -> Option<NewTemplate> {
+        self.read_anyway().catalogue.describe(record)
+    }
+
+    /// Whether a panic left the index in doubt: it finds nothing from then on.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.state.is_poisoned()
+    }
+
     /// Sizes, counts and protection.
     #[must_use]
     pub fn status(&self) -> IndexStatus {

@@ -1,6 +1,8 @@
 //! What the process refuses to the outside before it holds a secret.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 /// No core dumps, no ptrace by others, and as much lockable memory as the system allows. Each step
 /// that the system refuses is logged; none is fatal.

@@ -56,9 +56,10 @@ async fn sweep(engine: &Arc<Engine>) {
 #[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
 fn publish(engine: &Engine, shared: &Shared) {
     let status = engine.status();
+    let counters = &status.counters;
     let serving = shared.phase() == Phase::Serving && engine.is_healthy();
     for (gauge, value) in [
-        (Gauge::QueueDepth, status.counters.queue_depth as f64),
+        (Gauge::QueueDepth, (counters.waiting_frames + counters.waiting_crops) as f64),
         (Gauge::InFlight, shared.in_flight() as f64),
         (Gauge::Templates, status.index.live as f64),
         (Gauge::Subjects, status.index.subjects as f64),
@@ -70,5 +71,5 @@ fn publish(engine: &Engine, shared: &Shared) {
     ] {
         telemetry::gauge(gauge, value);
     }
-    telemetry::dropped(status.counters.dropped_late, status.counters.dropped_abandoned);
+    telemetry::dropped(counters.dropped_late, counters.dropped_cancelled);
 }

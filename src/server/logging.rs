@@ -8,9 +8,7 @@ use crate::config::{LogFormat, LogSettings};
 ///
 /// # Errors
 /// The filter is not a valid tracing filter.
-pub fn init_logging(
-    settings: &LogSettings,
-) -> Result<(), tracing_subscriber::filter::ParseError> {
+pub fn init_logging(settings: &LogSettings) -> Result<(), tracing_subscriber::filter::ParseError> {
     let filter = EnvFilter::try_new(&settings.filter)?;
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match settings.format {

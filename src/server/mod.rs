@@ -29,8 +29,8 @@ use crate::engine::{Engine, EngineParts, OpenError};
 use crate::index::{Index, IndexError, IndexSettings};
 use crate::pipeline::{Pipeline, StartError};
 use crate::service::{Listener, Phase, ServiceError, Serving, Shared};
-use crate::telemetry;
 use crate::store::{Embedded, EmbeddedError, Store, StoreError};
+use crate::telemetry;
 
 /// Longest wait for requests in flight when the process stops.
 const DRAIN: Duration = Duration::from_secs(10);

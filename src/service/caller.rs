@@ -56,7 +56,9 @@ pub enum CallerRuleFault {
     #[error("callers {0} and {1} name the same certificate")]
     SameCertificate(CallerName, CallerName),
     /// Neither a name nor a digest.
-    #[error("caller {0}: certificate must be a DNS or URI name, or sha256: and 64 hexadecimal digits")]
+    #[error(
+        "caller {0}: certificate must be a DNS or URI name, or sha256: and 64 hexadecimal digits"
+    )]
     Certificate(CallerName),
     /// A gate without gates can do nothing.
     #[error("caller {0}: role gate needs a list of gates")]
@@ -119,7 +121,10 @@ fn is_certificate_name(text: &str) -> bool {
 }
 
 /// The rule of the certificate that the peer presented and rustls verified.
-fn presented<'r, T>(request: &Request<T>, rules: &'r [CallerRule]) -> Result<&'r CallerRule, Fault> {
+fn presented<'r, T>(
+    request: &Request<T>,
+    rules: &'r [CallerRule],
+) -> Result<&'r CallerRule, Fault> {
     let chain = request.peer_certs();
     let leaf = chain.as_deref().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| Fault::unauthenticated("a client certificate is needed"))?;

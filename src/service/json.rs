@@ -23,6 +23,7 @@ static POOL: LazyLock<Option<DescriptorPool>> =
 pub fn to_json(name: &str, message: &impl Message) -> Option<serde_json::Value> {
     let descriptor = POOL.as_ref()?.get_message_by_name(&format!("assent.v1.{name}"))?;
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).ok()?;
-    let options = SerializeOptions::new().use_proto_field_name(false).stringify_64_bit_integers(true);
+    let options =
+        SerializeOptions::new().use_proto_field_name(false).stringify_64_bit_integers(true);
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).ok()
 }

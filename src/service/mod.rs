@@ -37,8 +37,7 @@ pub mod proto {
     tonic::include_proto!("assent.v1");
 
     /// The encoded descriptors of the package and its imports.
-    pub const DESCRIPTORS: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/assent.v1.bin"));
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/assent.v1.bin"));
 }
 
 include!(concat!(env!("OUT_DIR"), "/rpc.rs"));
@@ -46,7 +45,7 @@ include!(concat!(env!("OUT_DIR"), "/rpc.rs"));
 pub use access::{Access, access};
 pub use caller::{CallerRule, CallerRuleFault, Callers, Role};
 pub use listener::Listener;
-pub use serving::{ServiceError, Serving, TlsMaterial};
-pub use shared::{Phase, Shared};
 /// A time on the wire.
 pub use prost_types::Timestamp as WireTime;
+pub use serving::{ServiceError, Serving, TlsMaterial};
+pub use shared::{Phase, Shared};

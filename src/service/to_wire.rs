@@ -9,7 +9,7 @@ use crate::consent::{
     Notice, SubjectClass,
 };
 use crate::engine::{
-    Decision, Enrolled, EngineStatus, Held, Receipt, RevocationReceipt, Timings, Verdict,
+    Decision, EngineStatus, Enrolled, Held, Receipt, RevocationReceipt, Timings, Verdict,
 };
 use crate::types::{Quality, QualityReason, Timestamp};
 
@@ -257,11 +257,7 @@ impl From<Notice> for proto::Notice {
     }
 }
 
-pub(super) fn status(
-    status: EngineStatus,
-    phase: Phase,
-    profile: String,
-) -> proto::StatusResponse {
+pub(super) fn status(status: EngineStatus, phase: Phase, profile: String) -> proto::StatusResponse {
     let classes = status.index.classes.iter().map(|class| proto::ClassStatus {
         controller_id: class.class.controller.to_string(),
         purpose: class.class.purpose.to_string(),

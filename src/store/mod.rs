@@ -39,6 +39,8 @@ mod typed;
 #[cfg(test)]
 mod tests;
 
+/// The deployment's signature; the store holds its key.
+pub use crate::crypto::Signer;
 pub use backend::{
     Backend, BackendError, Batch, BoxFuture, Changes, Opaque, Precondition, RowId, RowKey, Table,
     Write,

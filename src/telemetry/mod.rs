@@ -12,7 +12,7 @@ pub use metric::{Gauge, Rejected, Stage};
 
 use std::time::Duration;
 
-use metric::{BATCH_SIZE, DECISIONS, DROPPED, REJECTED, REQUESTS, REQUEST_SECONDS, STAGE_SECONDS};
+use metric::{BATCH_SIZE, DECISIONS, DROPPED, REJECTED, REQUEST_SECONDS, REQUESTS, STAGE_SECONDS};
 
 /// Counts one finished request and its duration. `rpc` and `code` are names of closed sets: the
 /// RPCs of the proto and the gRPC status codes.

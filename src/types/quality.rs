@@ -26,6 +26,24 @@ pub enum QualityReason {
     Inconsistent,
 }
 
+impl QualityReason {
+    /// The reason in words, for the person who takes the photo.
+    #[must_use]
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Self::TooSmall => "the face is too small; come closer",
+            Self::Blurred => "the face is blurred",
+            Self::Turned => "the face is turned away",
+            Self::Dark => "the face is too dark",
+            Self::Overexposed => "the face is overexposed",
+            Self::SeveralFaces => "there are several faces",
+            Self::CutOff => "the face is cut off by the edge",
+            Self::NoFace => "there is no face",
+            Self::Inconsistent => "this is not the face of the first frame",
+        }
+    }
+}
+
 /// What was measured about one face. Where no detector ran (aligned crops) its fields are 0.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Quality {

@@ -127,8 +127,7 @@ impl Show {
 
     async fn enrolments(&self) -> Result<Vec<Resident>, Failure> {
         heading("Three residents enrol, each under a consent of their own for the north gate");
-        let cast =
-            [("resident-0001", PORTRAIT), ("resident-0002", LEFT), ("resident-0003", RIGHT)];
+        let cast = [("resident-0001", PORTRAIT), ("resident-0002", LEFT), ("resident-0003", RIGHT)];
         let mut residents = Vec::new();
         for (subject, face) in cast {
             let request = self.enrolment(subject, face).await?;
