@@ -1,0 +1,167 @@
+//! SCRFD face detection (Guo et al., "Sample and Computation Redistribution for Efficient Face
+//! Detection", 2021): letterbox, inference, anchors -> boxes and landmarks, suppression.
+
+use ort::session::Session;
+
+use super::frame::Image;
+use super::geometry::{Face, Point};
+use super::letterbox::{self, Fit};
+use super::pack::DetectorSpec;
+use super::runtime::{InferenceError, Tensor};
+
+/// Most candidates that are compared with each other: a bound on the work, far above what a gate
+/// sees.
+const CANDIDATES: usize = 512;
+
+/// A detector session with its input buffer.
+pub(super) struct Detector {
+    session: Session,
+    spec: DetectorSpec,
+    side: usize,
+    input: Tensor,
+}
+
+impl Detector {
+    /// `side` is the input's width and height, a multiple of 32.
+    pub(super) fn new(session: Session, spec: &DetectorSpec, side: usize) -> Self {
+        let input = Tensor::new([1, 3, side, side]);
+        Self { session, spec: spec.clone(), side, input }
+    }
+
+    /// The faces of `image`, strongest first.
+    pub(super) fn detect(&mut self, image: &Image) -> Result<Vec<Face>, InferenceError> {
+        let fit = letterbox::fill(image, self.side, &self.spec, self.input.values_mut());
+        let (spec, side) = (&self.spec, self.side);
+        let read = |outputs: &[&[f32]]| candidates(outputs, spec, side, fit);
+        let found = self.input.run(&mut self.session, read)??;
+        Ok(suppress(found, self.spec.nms_iou))
+    }
+
+    /// Runs once on a blank input: the first run compiles, and any run overwrites what the runtime
+    /// still holds of the last picture.
+    pub(super) fn blank(&mut self) -> Result<(), InferenceError> {
+        self.detect(&Image::black(1, 1)).map(|_none| ())
+    }
+}
+
+/// Decodes the outputs: scores of all strides, then boxes, then landmarks.
+fn candidates(
+    outputs: &[&[f32]],
+    spec: &DetectorSpec,
+    side: usize,
+    fit: Fit,
+) -> Result<Vec<Face>, InferenceError> {
+    let mut faces = Vec::new();
+    for (level, stride) in spec.strides.iter().copied().enumerate() {
+        let cells = side / stride;
+        let anchors = cells * cells * spec.anchors;
+        let plane = |kind: usize, width: usize| {
+            outputs
+                .get(kind * spec.strides.len() + level)
+                .filter(|values| values.len() == anchors * width)
+                .ok_or(InferenceError::Shape { what: "detector" })
+        };
+        let (scores, boxes, points) = (plane(0, 1)?, plane(1, 4)?, plane(2, 10)?);
+        let strong = scores.iter().enumerate().filter(|(_, s)| **s >= spec.score_threshold);
+        for (i, score) in strong {
+            let anchor = Anchor::new(i / spec.anchors, cells, stride, fit);
+            let (distances, offsets) = (&boxes[i * 4..i * 4 + 4], &points[i * 10..i * 10 + 10]);
+            faces.push(anchor.face(*score, distances, offsets));
+        }
+    }
+    Ok(faces)
+}
+
+/// The cell that a prediction belongs to.
+struct Anchor {
+    centre: Point,
+    stride: f32,
+    scale: f32,
+}
+
+impl Anchor {
+    #[expect(clippy::cast_precision_loss, reason = "below the input's side")]
+    fn new(cell: usize, cells: usize, stride: usize, fit: Fit) -> Self {
+        let centre = [(cell % cells * stride) as f32, (cell / cells * stride) as f32];
+        Self { centre, stride: stride as f32, scale: fit.scale }
+    }
+
+    /// Distances from the centre, in strides, to pixels of the frame.
+    fn face(&self, score: f32, distances: &[f32], offsets: &[f32]) -> Face {
+        let x = |d: f32| (self.centre[0] + d * self.stride) / self.scale;
+        let y = |d: f32| (self.centre[1] + d * self.stride) / self.scale;
+        Face {
+            score,
+            bounds: [x(-distances[0]), y(-distances[1]), x(distances[2]), y(distances[3])],
+            points: std::array::from_fn(|i| [x(offsets[2 * i]), y(offsets[2 * i + 1])]),
+        }
+    }
+}
+
+/// Greedy non-maximum suppression, strongest first.
+fn suppress(mut faces: Vec<Face>, same_face: f32) -> Vec<Face> {
+    faces.sort_by(|a, b| b.score.total_cmp(&a.score));
+    faces.truncate(CANDIDATES);
+    let mut kept: Vec<Face> = Vec::new();
+    for face in faces {
+        if kept.iter().all(|stronger| stronger.overlap(&face) <= same_face) {
+            kept.push(face);
+        }
+    }
+    kept
+}
+
+/// The face that the picture is about: large and near the middle (InsightFace's rule, area less
+/// twice the squared distance of the box's centre from the frame's).
+pub(super) fn main_face<'a>(faces: &'a [Face], image: &Image) -> Option<&'a Face> {
+    #[expect(clippy::cast_precision_loss, reason = "sides are at most 65,535")]
+    let middle = [image.width() as f32 / 2.0, image.height() as f32 / 2.0];
+    let rank = |face: &Face| {
+        let [left, top, right, bottom] = face.bounds;
+        let offset = [(left + right) / 2.0 - middle[0], (top + bottom) / 2.0 - middle[1]];
+        face.area() - 2.0 * (offset[0] * offset[0] + offset[1] * offset[1])
+    };
+    faces.iter().max_by(|a, b| rank(a).total_cmp(&rank(b)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn face(score: f32, bounds: [f32; 4]) -> Face {
+        Face { score, bounds, points: [[0.0; 2]; 5] }
+    }
+
+    #[test]
+    fn the_weaker_of_two_overlapping_boxes_goes() {
+        let strong = face(0.9, [10.0, 10.0, 50.0, 50.0]);
+        let same = face(0.8, [12.0, 11.0, 52.0, 52.0]);
+        let other = face(0.7, [45.0, 45.0, 90.0, 90.0]);
+        assert_eq!(suppress(vec![other, same, strong], 0.4), [strong, other]);
+    }
+
+    #[test]
+    fn distances_are_measured_from_the_cell_in_strides() {
+        let fit = Fit { width: 320, height: 320, scale: 2.0 };
+        let anchor = Anchor::new(41, 40, 8, fit);
+        let found = anchor.face(0.6, &[1.0, 1.0, 2.0, 3.0], &[0.5; 10]);
+        assert_eq!(found.bounds, [0.0, 0.0, 12.0, 16.0]);
+        assert_eq!(found.points, [[6.0, 6.0]; 5]);
+    }
+
+    #[test]
+    fn outputs_of_another_shape_are_an_error() {
+        let spec = DetectorSpec::of_tests();
+        let fit = Fit::new(10, 10, 32);
+        assert!(candidates(&[&[0.0; 3]], &spec, 32, fit).is_err());
+    }
+
+    #[test]
+    fn the_main_face_is_large_and_near_the_middle() {
+        let image = Image::black(200, 200);
+        let middle = face(0.6, [80.0, 80.0, 120.0, 120.0]);
+        let corner = face(0.9, [0.0, 0.0, 50.0, 50.0]);
+        assert_eq!(main_face(&[corner, middle], &image), Some(&middle));
+        assert_eq!(main_face(&[], &image), None);
+    }
+}

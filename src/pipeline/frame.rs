@@ -1,0 +1,100 @@
+//! What callers hand in, and the one form in which the stages see it.
+//!
+//! # Invariants
+//! - Every buffer that held a picture is zeroised when dropped.
+//! - An [`Image`] always holds exactly `width` x `height` x 3 bytes.
+
+use zeroize::Zeroizing;
+
+/// Side of an aligned crop, pixels.
+pub(super) const CROP: usize = 112;
+/// Bytes of an aligned crop: [`CROP`] x [`CROP`] RGB.
+pub(super) const CROP_BYTES: usize = CROP * CROP * 3;
+
+/// One face in the form in which a caller has it. Zeroised when dropped.
+pub enum Frame {
+    /// The bytes of a JPEG or PNG file; the EXIF orientation is applied.
+    Encoded(Zeroizing<Vec<u8>>),
+    /// Samples without a file around them.
+    Raw(RawFrame),
+    /// A face aligned to the ArcFace template: 112 x 112 RGB, top row first, 37,632 bytes. It
+    /// skips detection.
+    Aligned(Zeroizing<Vec<u8>>),
+}
+
+impl std::fmt::Debug for Frame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Encoded(_) => "Frame::Encoded",
+            Self::Raw(_) => "Frame::Raw",
+            Self::Aligned(_) => "Frame::Aligned",
+        })
+    }
+}
+
+/// An unencoded picture, top row first.
+pub struct RawFrame {
+    /// Layout of `data`.
+    pub format: PixelFormat,
+    /// Width in pixels, 1 to 65,535; even for NV12 and I420.
+    pub width: u32,
+    /// Height in pixels, 1 to 65,535; even for NV12 and I420.
+    pub height: u32,
+    /// Bytes from one row to the next; 0 means tightly packed. The chroma rows of I420 are half of
+    /// it apart, rounded up.
+    pub stride: u32,
+    /// The samples: `stride` x `height` bytes and, behind them, the chroma planes.
+    pub data: Zeroizing<Vec<u8>>,
+}
+
+/// Layout of the samples of a [`RawFrame`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelFormat {
+    /// Red, green, blue.
+    Rgb8,
+    /// Blue, green, red.
+    Bgr8,
+    /// Luma.
+    Gray8,
+    /// A Y plane, then a half-size plane of interleaved U, V (BT.601, limited range).
+    Nv12,
+    /// A Y plane, then half-size U and V planes (BT.601, limited range).
+    I420,
+}
+
+/// A decoded picture: `width` x `height` RGB, top row first, tightly packed.
+pub(super) struct Image {
+    width: usize,
+    height: usize,
+    rgb: Zeroizing<Vec<u8>>,
+}
+
+impl Image {
+    /// A black picture. The caller has checked the pixel limit.
+    pub(super) fn black(width: usize, height: usize) -> Self {
+        Self { width, height, rgb: Zeroizing::new(vec![0; width * height * 3]) }
+    }
+
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    pub(super) fn height(&self) -> usize {
+        self.height
+    }
+
+    /// All samples.
+    pub(super) fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
+    pub(super) fn rgb_mut(&mut self) -> &mut [u8] {
+        &mut self.rgb
+    }
+
+    /// The samples of row `y`.
+    pub(super) fn row(&self, y: usize) -> &[u8] {
+        let bytes = self.width * 3;
+        &self.rgb[y * bytes..(y + 1) * bytes]
+    }
+}

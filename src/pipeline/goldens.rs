@@ -1,0 +1,168 @@
+//! The pipeline against an independent one in Python (tests/reference), from photo to vector.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::align;
+use super::detect::{Detector, main_face};
+use super::embed::Recogniser;
+use super::frame::Image;
+use super::pack::ModelPack;
+use super::runtime::{Provider, Runtime};
+use super::{decode, fetch, probes};
+use crate::types::Embedding;
+
+/// The models directory of this repository, filled.
+pub(super) fn models() -> PathBuf {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+    fetch::ensure(&dir).unwrap();
+    dir
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    photo: String,
+    variant: Variant,
+    detector_size: usize,
+    landmarks: [[f32; 2]; 5],
+    score: f32,
+    embedding: Vec<f32>,
+}
+
+#[derive(Deserialize, Debug)]
+struct Variant {
+    crop: Option<[usize; 4]>,
+    rotate: Option<f64>,
+}
+
+impl Golden {
+    fn all() -> Vec<Self> {
+        serde_json::from_str(include_str!("../../tests/goldens/goldens.json")).unwrap()
+    }
+
+    /// The photo, varied as tests/reference/make_goldens.py says.
+    fn image(&self, models: &Path) -> Image {
+        let photo = std::fs::read(models.join("research/photos").join(&self.photo)).unwrap();
+        let mut image = decode::encoded(&photo, 16_000_000).unwrap();
+        if let Some([x, y, w, h]) = self.variant.crop {
+            image = map(w, h, |column, row| pixel(&image, (x + column) as i64, (y + row) as i64));
+        }
+        match self.variant.rotate {
+            Some(degrees) => rotate(&image, degrees),
+            None => image,
+        }
+    }
+}
+
+fn map(width: usize, height: usize, at: impl Fn(usize, usize) -> [u8; 3]) -> Image {
+    let mut image = Image::black(width, height);
+    for (i, pixel) in image.rgb_mut().chunks_exact_mut(3).enumerate() {
+        pixel.copy_from_slice(&at(i % width, i / width));
+    }
+    image
+}
+
+fn pixel(image: &Image, x: i64, y: i64) -> [u8; 3] {
+    if x < 0 || y < 0 || x >= image.width() as i64 || y >= image.height() as i64 {
+        return [0; 3];
+    }
+    let x = x as usize * 3;
+    image.row(y as usize)[x..x + 3].try_into().unwrap()
+}
+
+fn rotate(image: &Image, degrees: f64) -> Image {
+    let (sin, cos) = degrees.to_radians().sin_cos();
+    let (cx, cy) = ((image.width() - 1) as f64 / 2.0, (image.height() - 1) as f64 / 2.0);
+    map(image.width(), image.height(), |x, y| {
+        let (dx, dy) = (x as f64 - cx, y as f64 - cy);
+        let (sx, sy) = (cx + cos * dx - sin * dy, cy + sin * dx + cos * dy);
+        let (x0, y0) = (sx.floor() as i64, sy.floor() as i64);
+        let (u, v) = (sx - sx.floor(), sy - sy.floor());
+        let four = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(i, j)| pixel(image, x0 + i, y0 + j));
+        let value = |c: usize| {
+            let [a, b, d, e] = four.map(|p| f64::from(p[c]));
+            ((1.0 - v) * ((1.0 - u) * a + u * b) + v * ((1.0 - u) * d + u * e) + 0.5).floor() as u8
+        };
+        [value(0), value(1), value(2)]
+    })
+}
+
+/// Worst cosine and largest error of a landmark, pixels, over all goldens.
+fn compare(provider: Provider) -> (f32, f32) {
+    let models = models();
+    let runtime = Runtime::load(&models, None).unwrap();
+    let pack = ModelPack::load(&models.join("research")).unwrap();
+    let session = |model: &[u8]| runtime.session(model, provider).unwrap();
+    let mut recogniser = Recogniser::new(session(&pack.recogniser_model), &pack.recogniser);
+    let (mut worst_cosine, mut worst_point) = (1.0_f32, 0.0_f32);
+    for size in [320, 640] {
+        let mut detector = Detector::new(session(&pack.detector_model), &pack.detector, size);
+        for golden in Golden::all().iter().filter(|golden| golden.detector_size == size) {
+            let image = golden.image(&models);
+            let faces = detector.detect(&image).unwrap();
+            let face = main_face(&faces, &image).unwrap();
+            let error = |(p, q): (&[f32; 2], &[f32; 2])| (p[0] - q[0]).hypot(p[1] - q[1]);
+            let points = face.points.iter().zip(&golden.landmarks).map(error).fold(0.0, f32::max);
+            let crop = align::crop(&image, &face.points).unwrap();
+            let found = recogniser.embed(&[crop]).unwrap().remove(0);
+            let wanted = Embedding::normalise(golden.embedding.clone()).unwrap();
+            let cosine = found.cosine(&wanted).get();
+            eprintln!(
+                "{provider} {} {:?} {size}: cosine {cosine:.5}, landmarks {points:.3} px, score {:.4} ({:.4})",
+                golden.photo, golden.variant, face.score, golden.score
+            );
+            (worst_cosine, worst_point) = (worst_cosine.min(cosine), worst_point.max(points));
+        }
+    }
+    (worst_cosine, worst_point)
+}
+
+#[test]
+fn f32_agrees_with_the_reference_from_photo_to_vector() {
+    let (cosine, points) = compare(Provider::Cpu);
+    assert!(cosine >= 0.999, "worst cosine {cosine}");
+    assert!(points <= 1.5, "worst landmark {points} px");
+}
+
+#[test]
+fn bf16_agrees_with_the_reference_from_photo_to_vector() {
+    if !runs(Provider::OpenVinoBf16) {
+        eprintln!("left out: no OpenVINO here");
+        return;
+    }
+    let (cosine, points) = compare(Provider::OpenVinoBf16);
+    assert!(cosine >= 0.997, "worst cosine {cosine}");
+    assert!(points <= 1.5, "worst landmark {points} px");
+}
+
+fn runs(provider: Provider) -> bool {
+    let models = models();
+    let pack = ModelPack::load(&models.join("research")).unwrap();
+    Runtime::load(&models, None).unwrap().session(&pack.detector_model, provider).is_ok()
+}
+
+#[test]
+fn the_drawn_probes_are_told_apart_and_tell_precisions_apart() {
+    let models = models();
+    let runtime = Runtime::load(&models, None).unwrap();
+    let pack = ModelPack::load(&models.join("research")).unwrap();
+    let embed = |provider| {
+        let session = runtime.session(&pack.recogniser_model, provider).unwrap();
+        Recogniser::new(session, &pack.recogniser).embed(&probes::crops()).unwrap()
+    };
+    let reference = embed(Provider::Cpu);
+    for (i, a) in reference.iter().enumerate() {
+        let others = reference[..i].iter().map(|b| a.cosine(b).get());
+        let nearest = others.fold(-1.0, f32::max);
+        eprintln!("probe {i}: nearest other {nearest:.3}");
+        assert!(nearest < 0.95, "probe {i} is too like another: {nearest}");
+    }
+    if runs(Provider::OpenVinoBf16) {
+        let low = embed(Provider::OpenVinoBf16);
+        for (a, b) in reference.iter().zip(&low) {
+            let agreement = a.cosine(b).get();
+            eprintln!("bf16 agreement {agreement:.6}");
+        }
+    }
+}

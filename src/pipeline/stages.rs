@@ -1,0 +1,171 @@
+//! The two stages of the work, as one worker does them: frame -> aligned face, and aligned faces
+//! -> embeddings.
+
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::choice::ChoiceError;
+use super::decode::{self, DecodeError};
+use super::detect::{Detector, main_face};
+use super::embed::Recogniser;
+use super::frame::{CROP_BYTES, Frame, Image};
+use super::geometry::Face;
+use super::job::{AlignedFace, FaceDemands, PipelineError, StageTimings};
+use super::pack::ModelPack;
+use super::quality::QualityThresholds;
+use super::runtime::{InferenceError, Provider, Runtime};
+use super::settings::PipelineSettings;
+use super::{align, quality};
+use crate::types::{Embedding, Quality, QualityReason};
+
+/// What a worker can do. The pipeline's tests put other stages in place of the models.
+pub(super) trait Stages: Send {
+    /// Finds, judges and aligns the main face of `frame`.
+    fn face(
+        &mut self,
+        frame: Frame,
+        demands: FaceDemands,
+        timings: &mut StageTimings,
+    ) -> Result<AlignedFace, StageError>;
+
+    /// The embeddings of `faces`, in order.
+    fn embed(&mut self, faces: &[AlignedFace]) -> Result<Vec<Embedding>, InferenceError>;
+
+    /// Overwrites what the sessions still hold of the last faces.
+    fn scrub(&mut self) -> Result<(), InferenceError>;
+}
+
+/// Why a frame has no aligned face.
+#[derive(Debug)]
+pub(super) enum StageError {
+    /// It is the frame: the answer.
+    Refused(PipelineError),
+    /// It is us.
+    Fault(InferenceError),
+}
+
+impl From<InferenceError> for StageError {
+    fn from(fault: InferenceError) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<DecodeError> for StageError {
+    fn from(fault: DecodeError) -> Self {
+        Self::Refused(PipelineError::Decode(fault))
+    }
+}
+
+/// The real stages: one session of each model.
+pub(super) struct ModelStages {
+    detector: Detector,
+    recogniser: Recogniser,
+    thresholds: QualityThresholds,
+    frame_pixels: u64,
+    batch_sizes: Vec<usize>,
+}
+
+impl ModelStages {
+    /// Loads both models and runs each input shape once, so that no request pays for that.
+    pub(super) fn warm(
+        runtime: &Runtime,
+        pack: &ModelPack,
+        provider: Provider,
+        settings: &PipelineSettings,
+    ) -> Result<Self, ChoiceError> {
+        let detector = runtime.session(&pack.detector_model, provider)?;
+        let recogniser = runtime.session(&pack.recogniser_model, provider)?;
+        let mut stages = Self {
+            detector: Detector::new(detector, &pack.detector, settings.detector_size as usize),
+            recogniser: Recogniser::new(recogniser, &pack.recogniser),
+            thresholds: settings.quality.clone(),
+            frame_pixels: settings.frame_pixels,
+            batch_sizes: settings.batch_sizes(),
+        };
+        stages.scrub().map_err(|source| ChoiceError::Inference { provider, source })?;
+        Ok(stages)
+    }
+
+    /// Decodes, detects, aligns and judges.
+    fn find(
+        &mut self,
+        decoded: impl FnOnce(u64) -> Result<Image, DecodeError>,
+        demands: FaceDemands,
+        timings: &mut StageTimings,
+    ) -> Result<AlignedFace, StageError> {
+        let image = timed(&mut timings.decode, || decoded(self.frame_pixels))?;
+        let faces = timed(&mut timings.detect, || self.detector.detect(&image))?;
+        let aligned = timed(&mut timings.align, || self.align(&image, &faces, demands));
+        aligned.map_err(StageError::Refused)
+    }
+
+    /// Judges a crop that the caller has aligned.
+    fn accept(&self, crop: Zeroizing<Vec<u8>>) -> Result<AlignedFace, PipelineError> {
+        if crop.len() != CROP_BYTES {
+            let (needed, actual) = (CROP_BYTES, crop.len());
+            return Err(DecodeError::AlignedSize { needed, actual }.into());
+        }
+        let quality = judge(quality::of_crop(&crop, &self.thresholds))?;
+        Ok(AlignedFace { crop, quality })
+    }
+
+    /// The main face of `image`, aligned and judged.
+    fn align(
+        &self,
+        image: &Image,
+        faces: &[Face],
+        demands: FaceDemands,
+    ) -> Result<AlignedFace, PipelineError> {
+        let face = main_face(faces, image).ok_or(PipelineError::NoFace)?;
+        let crop = align::crop(image, &face.points).ok_or(PipelineError::NoFace)?;
+        let quality = quality::of_face(face, faces, image, &crop, demands, &self.thresholds);
+        judge(quality).map(|quality| AlignedFace { crop, quality })
+    }
+}
+
+fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let done = work();
+    *spent = start.elapsed();
+    done
+}
+
+/// Gives the quality back when nothing speaks against the face.
+fn judge(quality: Quality) -> Result<Quality, PipelineError> {
+    if quality.reasons.contains(&QualityReason::SeveralFaces) {
+        Err(PipelineError::SeveralFaces(quality))
+    } else if quality.reasons.is_empty() {
+        Ok(quality)
+    } else {
+        Err(PipelineError::LowQuality(quality))
+    }
+}
+
+impl Stages for ModelStages {
+    fn face(
+        &mut self,
+        frame: Frame,
+        demands: FaceDemands,
+        timings: &mut StageTimings,
+    ) -> Result<AlignedFace, StageError> {
+        match frame {
+            Frame::Encoded(bytes) => {
+                self.find(|limit| decode::encoded(&bytes, limit), demands, timings)
+            }
+            Frame::Raw(raw) => self.find(|limit| decode::raw(&raw, limit), demands, timings),
+            Frame::Aligned(crop) => {
+                timed(&mut timings.align, || self.accept(crop)).map_err(StageError::Refused)
+            }
+        }
+    }
+
+    fn embed(&mut self, faces: &[AlignedFace]) -> Result<Vec<Embedding>, InferenceError> {
+        self.recogniser.embed(faces)
+    }
+
+    fn scrub(&mut self) -> Result<(), InferenceError> {
+        self.detector.blank()?;
+        self.batch_sizes.iter().try_for_each(|size| self.recogniser.blank(*size))
+    }
+}

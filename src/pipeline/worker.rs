@@ -1,0 +1,113 @@
+//! The threads that do the work.
+//!
+//! # Invariants
+//! - One thread, one session of each model, one inference at a time: the number of workers is the
+//!   number of cores in use.
+//! - A worker that panics, or whose session fails, closes the queue: every job it held and every
+//!   job that waits is answered with an internal error, and the pipeline is unhealthy for good.
+//!   (Inputs have fixed shapes, so no picture can make a session fail.)
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::job::{AlignedFace, Caller, CropJob, Embedded, FrameJob, PipelineError};
+use super::queue::{Closed, Queue, Work};
+use super::runtime::InferenceError;
+use super::stages::{StageError, Stages};
+use crate::types::Embedding;
+
+/// Starts a worker thread.
+pub(super) fn spawn(
+    number: usize,
+    queue: Arc<Queue>,
+    stages: impl Stages + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let name = format!("pipeline-{number}");
+    std::thread::Builder::new().name(name).spawn(move || run(&queue, stages))
+}
+
+fn run<S: Stages>(queue: &Queue, stages: S) {
+    let mut worker = Worker { queue, stages, dirty: false };
+    let ended = catch_unwind(AssertUnwindSafe(|| worker.serve()));
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => tracing::error!(error = ?fault, "a pipeline worker failed"),
+        Err(_panic) => tracing::error!("a pipeline worker panicked"),
+    }
+    // Harmless after an orderly end: the first reason stays.
+    queue.close(Closed::Failed);
+}
+
+struct Worker<'a, S> {
+    queue: &'a Queue,
+    stages: S,
+    /// Whether the sessions may hold something of a face.
+    dirty: bool,
+}
+
+impl<S: Stages> Worker<'_, S> {
+    fn serve(&mut self) -> Result<(), InferenceError> {
+        loop {
+            match self.queue.take(self.dirty) {
+                Work::Frame(job) => self.face(job)?,
+                Work::Crops(jobs) => self.embed(jobs)?,
+                Work::Scrub => self.scrub()?,
+                Work::End => return self.scrub(),
+            }
+        }
+    }
+
+    fn scrub(&mut self) -> Result<(), InferenceError> {
+        self.dirty = false;
+        self.stages.scrub()
+    }
+
+    fn face(&mut self, job: FrameJob) -> Result<(), InferenceError> {
+        self.dirty = true;
+        let FrameJob { frame, demands, mut caller } = job;
+        match self.stages.face(frame, demands, &mut caller.timings) {
+            Ok(face) => self.queue.return_crop(CropJob { face, caller }),
+            Err(StageError::Refused(answer)) => caller.answer(Err(answer)),
+            Err(StageError::Fault(fault)) => {
+                caller.answer(Err(PipelineError::Internal));
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    fn embed(&mut self, jobs: Vec<CropJob>) -> Result<(), InferenceError> {
+        self.dirty = true;
+        let (faces, callers): (Vec<AlignedFace>, Vec<Caller>) =
+            jobs.into_iter().map(|job| (job.face, job.caller)).unzip();
+        let start = Instant::now();
+        match self.stages.embed(&faces) {
+            Ok(embeddings) => {
+                answer(embeddings, faces, callers, start);
+                Ok(())
+            }
+            Err(fault) => {
+                callers.into_iter().for_each(|caller| caller.answer(Err(PipelineError::Internal)));
+                Err(fault)
+            }
+        }
+    }
+}
+
+/// Hands each caller its embedding.
+fn answer(
+    embeddings: Vec<Embedding>,
+    faces: Vec<AlignedFace>,
+    callers: Vec<Caller>,
+    start: Instant,
+) {
+    let (embed, size) = (start.elapsed(), callers.len());
+    for ((mut caller, face), embedding) in callers.into_iter().zip(faces).zip(embeddings) {
+        caller.timings.embed = embed;
+        caller.timings.batch_size = u32::try_from(size).unwrap_or(u32::MAX);
+        let (quality, timings) = (face.quality, caller.timings);
+        caller.answer(Ok(Embedded { embedding, quality, timings }));
+    }
+}
