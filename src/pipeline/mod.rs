@@ -39,6 +39,7 @@ mod queue;
 mod runtime;
 mod settings;
 mod stages;
+mod wiped;
 mod worker;
 
 use std::path::{Path, PathBuf};

@@ -19,8 +19,8 @@ use ort::session::builder::SessionBuilder;
 use ort::value::TensorRef;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
+use super::wiped::{Wiped, wipe};
 use crate::types::EmbeddingError;
 
 /// The file in the models directory's `runtime` folder that names the library to load.
@@ -60,6 +60,11 @@ impl Provider {
             Self::Cuda => "cuda",
             Self::TensorRt => "tensorrt",
         }
+    }
+
+    /// Whether it rounds to eight bits, which moves the landmarks of small faces too far.
+    pub(super) fn is_coarse(self) -> bool {
+        self == Self::OpenVinoBf16
     }
 
     /// What ONNX Runtime is asked to register, if anything beside its own kernels.
@@ -238,12 +243,12 @@ fn log(level: ort::logging::LogLevel, category: &str, _id: &str, _at: &str, mess
 /// An input buffer of ours, reused and wiped after every run.
 pub(super) struct Tensor {
     shape: [usize; 4],
-    values: Zeroizing<Vec<f32>>,
+    values: Wiped<f32>,
 }
 
 impl Tensor {
     pub(super) fn new(shape: [usize; 4]) -> Self {
-        Self { shape, values: Zeroizing::new(vec![0.0; shape.iter().product()]) }
+        Self { shape, values: Wiped::zeros(shape.iter().product()) }
     }
 
     /// Changes the shape. What grows is allocated anew, so that nothing stays behind unwiped.
@@ -290,11 +295,4 @@ impl Tensor {
         }
         Ok(answer)
     }
-}
-
-/// Overwrites memory that stays allocated, at the speed of `memset`. `black_box` keeps the
-/// compiler from seeing that nobody reads it.
-fn wipe(values: &mut [f32]) {
-    values.fill(0.0);
-    std::hint::black_box(values);
 }

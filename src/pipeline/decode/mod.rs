@@ -14,7 +14,6 @@ mod orientation;
 mod png;
 mod raw;
 
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
