@@ -39,6 +39,8 @@ mod queue;
 mod runtime;
 mod settings;
 mod stages;
+#[cfg(test)]
+mod tests;
 mod wiped;
 mod worker;
 
