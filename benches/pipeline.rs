@@ -115,7 +115,13 @@ fn report(title: &str, (seconds, answers): &(f64, Vec<Answer>)) {
     for error in answers.iter().filter_map(|(_, answer)| answer.as_ref().err()) {
         let why = match error {
             PipelineError::LowQuality(quality) => format!("{:?}", quality.reasons),
-            other => other.to_string(),
+            PipelineError::Decode(_)
+            | PipelineError::NoFace
+            | PipelineError::SeveralFaces(_)
+            | PipelineError::Late
+            | PipelineError::Overloaded
+            | PipelineError::Stopped
+            | PipelineError::Internal => error.to_string(),
         };
         *refused.entry(why).or_default() += 1;
     }

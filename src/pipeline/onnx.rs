@@ -163,8 +163,9 @@ fn scan_tensor(bytes: &[u8], tensor: Range<usize>) -> Result<(), OnnxError> {
 pub(super) fn free_output_batch(bytes: &mut [u8]) -> Result<(), OnnxError> {
     const ONE: [u8; 2] = [0x08, 0x01];
     const UNKNOWN: [u8; 2] = [0x1A, 0x00];
-    let mut level = vec![0..bytes.len()];
-    for number in [7, 12, 2, 1, 2] {
+    let mut level: Vec<Range<usize>> =
+        nested(bytes, 0..bytes.len(), &[7])?.into_iter().map(|(_, g)| g).collect();
+    for number in [12, 2, 1, 2] {
         let mut inner = Vec::new();
         for range in level {
             inner.extend(nested(bytes, range, &[number])?.into_iter().map(|(_, part)| part));

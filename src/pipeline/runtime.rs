@@ -290,7 +290,7 @@ impl Tensor {
             let values = held.iter().map(|value| Ok(value.try_extract_tensor::<f32>()?.1));
             read(&values.collect::<ort::Result<Vec<_>>>()?)
         };
-        for (_, mut output) in outputs.iter_mut() {
+        for (_, mut output) in &mut outputs {
             wipe(output.try_extract_tensor_mut::<f32>()?.1);
         }
         Ok(answer)

@@ -152,9 +152,10 @@ fn every_caller_gets_the_embedding_of_its_own_frame() {
 #[test]
 fn frames_that_wait_together_share_a_batch() {
     let rig = Rig::new(64);
-    let waiting: Vec<_> = (0..17).map(|first| Box::pin(embed(&rig, first + 20))).collect();
-    let mut waiting = waiting;
-    waiting.iter_mut().for_each(|future| begin(future.as_mut()));
+    let mut waiting: Vec<_> = (20..37).map(|first| Box::pin(embed(&rig, first))).collect();
+    for future in &mut waiting {
+        begin(future.as_mut());
+    }
     rig.open(17);
     let answers = block_on(futures_util::future::join_all(waiting));
     let sizes: Vec<u32> = answers.iter().map(|a| a.as_ref().unwrap().timings.batch_size).collect();
@@ -325,7 +326,7 @@ fn auto_takes_a_provider_that_agrees_and_shows_the_table() {
         PipelineSettings { models_dir: models(), workers: Some(1), ..Default::default() };
     let pipeline = Pipeline::start(&settings).unwrap();
     let report = pipeline.report();
-    println!("{}", serde_json::to_string_pretty(report).unwrap());
+    eprintln!("{}", serde_json::to_string_pretty(report).unwrap());
     assert_eq!(report.providers.len(), Provider::ALL.len());
     let chosen = report.providers.iter().find(|line| line.provider == report.provider).unwrap();
     assert!(matches!(chosen.trial, Trial::Runs { agreement, .. } if agreement >= 0.998));
@@ -341,7 +342,7 @@ fn a_named_provider_that_does_not_run_is_an_error() {
     for provider in [Provider::Cuda, Provider::TensorRt] {
         match start(provider) {
             Some(StartError::Provider(ChoiceError::Runtime(RuntimeError::Session { .. }))) => {}
-            None => println!("{provider} runs here"),
+            None => eprintln!("{provider} runs here"),
             Some(other) => panic!("{other:?}"),
         }
     }
