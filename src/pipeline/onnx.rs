@@ -9,7 +9,8 @@
 //!                                AttributeProto.g = 6, .graphs = 11     (GraphProto)
 //!   GraphProto.initializer = 5                                          (TensorProto)
 //!   GraphProto.sparse_initializer = 15   .values = 1, .indices = 2      (TensorProto)
-//!   GraphProto.output = 12, .value_info = 13    ValueInfoProto.type = 2 / tensor_type = 1 / shape = 2 / dim = 1
+//!   GraphProto.output = 12, .value_info = 13
+//!                              ValueInfoProto.type = 2 / tensor_type = 1 / shape = 2 / dim = 1
 //! TensorProto.external_data = 13, .data_location = 14 (1 is EXTERNAL)
 //! ```
 //!
