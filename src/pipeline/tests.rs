@@ -361,17 +361,16 @@ fn what_is_missing_is_told_with_the_remedy() {
     assert!(matches!(Pipeline::start(&settings).err(), Some(StartError::DetectorSize { .. })));
 }
 
-/// The cores on which each thread of this process may run, by the thread's name.
+/// The cores on which the threads of this process whose names begin with `prefix` may run.
 #[cfg(target_os = "linux")]
-fn allowed_cores() -> Vec<(String, String)> {
+fn allowed_cores(prefix: &str) -> Vec<String> {
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
     tasks
-        .map(|task| {
-            let task = task.unwrap().path();
+        .filter(|task| read(task.join("comm")).starts_with(prefix))
+        .filter_map(|task| {
             let status = read(task.join("status"));
-            let cores = status.lines().find(|line| line.starts_with("Cpus_allowed_list"));
-            (read(task.join("comm")).trim().to_owned(), cores.unwrap_or_default().to_owned())
+            status.lines().find(|line| line.starts_with("Cpus_allowed_list")).map(str::to_owned)
         })
         .collect()
 }
@@ -379,15 +378,14 @@ fn allowed_cores() -> Vec<(String, String)> {
 #[test]
 #[cfg(target_os = "linux")]
 fn workers_are_not_pinned_to_one_core() {
+    let idle = std::thread::Builder::new().name("idle-control".into());
+    let control = idle.spawn(|| std::thread::sleep(Duration::from_secs(30))).unwrap();
     let settings = PipelineSettings { models_dir: models(), ..Default::default() };
     let pipeline = Pipeline::start(&settings).unwrap();
     block_on(pipeline.embed(photo("yaoming.jpg"), DEMANDS, Ticket::default())).unwrap();
-    let all = allowed_cores();
-    // This thread runs no inference: what it may, the workers may too.
-    let own = std::thread::current().name().unwrap_or_default().to_owned();
-    let own: String = own.chars().take(15).collect();
-    let free = &all.iter().find(|(name, _)| *name == own).unwrap().1;
-    let workers: Vec<_> = all.iter().filter(|(name, _)| name.starts_with("pipeline-")).collect();
+    let free = allowed_cores("idle-control").remove(0);
+    let workers = allowed_cores("pipeline-");
     assert!(workers.len() >= pipeline.report().workers);
-    assert!(workers.iter().all(|(_, cores)| cores == free), "{workers:?}, not {free}");
+    assert!(workers.iter().all(|cores| *cores == free), "{workers:?}, not {free}");
+    drop(control);
 }
