@@ -152,9 +152,10 @@ fn every_caller_gets_the_embedding_of_its_own_frame() {
 #[test]
 fn frames_that_wait_together_share_a_batch() {
     let rig = Rig::new(64);
-    let waiting: Vec<_> = (0..17).map(|first| Box::pin(embed(&rig, first + 20))).collect();
-    let mut waiting = waiting;
-    waiting.iter_mut().for_each(|future| begin(future.as_mut()));
+    let mut waiting: Vec<_> = (20..37).map(|first| Box::pin(embed(&rig, first))).collect();
+    for future in &mut waiting {
+        begin(future.as_mut());
+    }
     rig.open(17);
     let answers = block_on(futures_util::future::join_all(waiting));
     let sizes: Vec<u32> = answers.iter().map(|a| a.as_ref().unwrap().timings.batch_size).collect();
@@ -325,7 +326,7 @@ fn auto_takes_a_provider_that_agrees_and_shows_the_table() {
         PipelineSettings { models_dir: models(), workers: Some(1), ..Default::default() };
     let pipeline = Pipeline::start(&settings).unwrap();
     let report = pipeline.report();
-    println!("{}", serde_json::to_string_pretty(report).unwrap());
+    eprintln!("{}", serde_json::to_string_pretty(report).unwrap());
     assert_eq!(report.providers.len(), Provider::ALL.len());
     let chosen = report.providers.iter().find(|line| line.provider == report.provider).unwrap();
     assert!(matches!(chosen.trial, Trial::Runs { agreement, .. } if agreement >= 0.998));
@@ -341,7 +342,7 @@ fn a_named_provider_that_does_not_run_is_an_error() {
     for provider in [Provider::Cuda, Provider::TensorRt] {
         match start(provider) {
             Some(StartError::Provider(ChoiceError::Runtime(RuntimeError::Session { .. }))) => {}
-            None => println!("{provider} runs here"),
+            None => eprintln!("{provider} runs here"),
             Some(other) => panic!("{other:?}"),
         }
     }
@@ -358,4 +359,33 @@ fn what_is_missing_is_told_with_the_remedy() {
     let settings =
         PipelineSettings { models_dir: models(), detector_size: 333, ..Default::default() };
     assert!(matches!(Pipeline::start(&settings).err(), Some(StartError::DetectorSize { .. })));
+}
+
+/// The cores on which the threads of this process whose names begin with `prefix` may run.
+#[cfg(target_os = "linux")]
+fn allowed_cores(prefix: &str) -> Vec<String> {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    tasks
+        .filter(|task| read(task.join("comm")).starts_with(prefix))
+        .filter_map(|task| {
+            let status = read(task.join("status"));
+            status.lines().find(|line| line.starts_with("Cpus_allowed_list")).map(str::to_owned)
+        })
+        .collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn workers_are_not_pinned_to_one_core() {
+    let idle = std::thread::Builder::new().name("idle-control".into());
+    let control = idle.spawn(|| std::thread::sleep(Duration::from_secs(30))).unwrap();
+    let settings = PipelineSettings { models_dir: models(), ..Default::default() };
+    let pipeline = Pipeline::start(&settings).unwrap();
+    block_on(pipeline.embed(photo("yaoming.jpg"), DEMANDS, Ticket::default())).unwrap();
+    let free = allowed_cores("idle-control").remove(0);
+    let workers = allowed_cores("pipeline-");
+    assert!(workers.len() >= pipeline.report().workers);
+    assert!(workers.iter().all(|cores| *cores == free), "{workers:?}, not {free}");
+    drop(control);
 }
