@@ -170,7 +170,8 @@ fn bf16_agrees_with_the_reference_from_photo_to_vector() {
     }
 }
 
-fn runs(provider: Provider) -> bool {
+/// Whether `provider` runs on this machine.
+pub(super) fn runs(provider: Provider) -> bool {
     let models = models();
     let pack = ModelPack::load(&models.join("research")).unwrap();
     Runtime::load(&models, None).unwrap().session(&pack.detector_model, provider).is_ok()
