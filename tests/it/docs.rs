@@ -31,7 +31,8 @@ fn the_example_configuration_is_valid() {
     std::fs::write(&file, CONFIG).unwrap();
     std::fs::create_dir(place.path().join("tls")).unwrap();
     for name in ["server.pem", "server.key", "callers-ca.pem"] {
-        std::fs::write(place.path().join("tls").join(name), "read, not parsed, at this stage").unwrap();
+        std::fs::write(place.path().join("tls").join(name), "read, not parsed, at this stage")
+            .unwrap();
     }
     let settings = config::load(Some(&file), Overrides::default()).unwrap();
     assert!(matches!(settings.security, Security::Tls(_)));
@@ -142,6 +143,27 @@ fn dated_today(example: &str) -> String {
         _ => line.to_owned(),
     };
     example.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_promise_of_the_readme_names_tests_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let promises: Vec<_> = README.lines().filter(|line| line.starts_with("| P")).collect();
+    assert_eq!(promises.len(), 9);
+    for promise in promises {
+        let shown_by = promise.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let named: Vec<_> = shown_by.split('`').filter_map(|word| word.split_once("::")).collect();
+        assert!(!named.is_empty() || promise.contains("**not yet**"), "{promise}");
+        for (file, test) in named {
+            let path = if file.starts_with("src/") {
+                root.join(file)
+            } else {
+                root.join("tests/it").join(file).with_extension("rs")
+            };
+            let source = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(source.contains(&format!("fn {test}(")), "{file}::{test} does not exist");
+        }
+    }
 }
 
 #[test]
