@@ -8,7 +8,7 @@ use assent::service::proto::{Alternative, Decision, EncodedFrame, Intent, Verify
 
 /// What the gate does with a frame.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// Open, and log under which consent.
     Open { subject: String, consent: String },
     /// Stay closed, and show the other ways in.
@@ -16,7 +16,12 @@ pub enum Action {
 }
 
 /// Asks once. Everything but a match inside the deadline keeps the gate closed.
-pub async fn decide(client: &Client, gate: &str, frame: Vec<u8>, deadline: Duration) -> Action {
+pub(crate) async fn decide(
+    client: &Client,
+    gate: &str,
+    frame: Vec<u8>,
+    deadline: Duration,
+) -> Action {
     let request = VerifyRequest {
         gate_id: gate.to_owned(),
         intent: Intent::Button.into(), // the person pressed the button

@@ -53,7 +53,7 @@ fn every_limit_and_pipeline_setting_is_explained_with_its_default() {
             let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {name}"));
             let plain: String = row.chars().filter(|c| *c != ',').collect();
             let shown = match value {
-                toml::Value::Float(number) => format!("{}", *number as f32),
+                toml::Value::Float(number) => shortest(*number),
                 other => other.to_string().replace('"', ""),
             };
             let cells: Vec<_> = plain.split('|').map(|c| c.trim().trim_matches('`')).collect();
@@ -62,7 +62,12 @@ fn every_limit_and_pipeline_setting_is_explained_with_its_default() {
     }
 }
 
-/// Commands in code blocks: lines that begin with `assent` or `$ assent`, with `\` continued.
+/// As people write it: 15 and 0.3, not 15.0 and 0.30000001192092896.
+fn shortest(number: f64) -> String {
+    format!("{number:.4}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Commands in code blocks: lines that begin with `$ assent`, with `\` continued.
 fn commands(page: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let joined = page.replace("\\\n", " ");
@@ -71,11 +76,10 @@ fn commands(page: &str) -> Vec<Vec<String>> {
         if line.starts_with("```") {
             in_code = !in_code;
         } else if in_code {
-            let line = line.trim_start().trim_start_matches("$ ");
-            let line = line.trim_start_matches("cargo run --release -- ");
-            let begins = line.starts_with("assent ");
-            if begins && !line.starts_with("assent 0") {
-                found.push(line.split_whitespace().skip(1).map(str::to_owned).collect());
+            let Some(line) = line.trim_start().strip_prefix("$ ") else { continue };
+            let line = line.replacen("cargo run --release -- ", "assent ", 1);
+            if let Some(words) = line.strip_prefix("assent ") {
+                found.push(words.split_whitespace().map(str::to_owned).collect());
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::harness::{GATE, Service, encoded, photo};
 
 #[path = "../../examples/gate.rs"]
-#[expect(dead_code, unreachable_pub, missing_docs, reason = "an example, with a main of its own")]
+#[expect(dead_code, reason = "its main is for people")]
 mod gate;
 
 const README: &str = include_str!("../../README.md");
@@ -59,7 +59,7 @@ async fn the_python_gate_does_the_same() {
     let photos = crate::harness::MODELS.join("research/photos");
     let ask = |gate: &str, name: &str| {
         let mut command = Command::new(&python);
-        command.arg(root().join("docs/gate.py")).args([&address, gate]);
+        command.arg(root().join("docs/gate.py")).args([address.as_str(), gate]);
         command.arg(photos.join(name)).arg(PATIENCE.as_secs().to_string());
         command.env("PYTHONPATH", stubs());
         tokio::task::spawn_blocking(move || run(&mut command))
