@@ -41,6 +41,7 @@ pub(crate) async fn decide(
     }
 }
 
+#[expect(clippy::print_stdout, reason = "this gate has no motor")]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,7 +49,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: gate http://127.0.0.1:7400 GATE PHOTO".into());
     };
     let client = Client::connect(&Target { url: url.clone(), ..Target::default() }).await?;
-    let action = decide(&client, gate, std::fs::read(photo)?, Duration::from_secs(1)).await;
-    println!("{action:?}");
+    match decide(&client, gate, std::fs::read(photo)?, Duration::from_secs(1)).await {
+        Action::Open { subject, consent } => println!("open for {subject}, covered by {consent}"),
+        Action::Offer(ways) => println!("stay closed; other ways in: {ways:?}"),
+    }
     Ok(())
 }
