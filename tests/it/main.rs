@@ -1,4 +1,6 @@
 //! All integration tests, as one binary.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, their helpers too")]
+#![allow(clippy::assigning_clones, reason = "tables of spoilt fields read better so")]
 
 mod access; // who may call what: every role, every RPC, every kind of bad credential
 mod docs; // the documentation's examples are accepted, and what it names exists
