@@ -244,7 +244,8 @@ pub(crate) fn verify_face(gate: &str, seed: u64) -> proto::VerifyRequest {
     verify(gate, proto::verify_request::Probe::Embedding(face(seed)))
 }
 
-fn verify(gate: &str, probe: proto::verify_request::Probe) -> proto::VerifyRequest {
+/// A 1:N verification of the picture, crop or embedding `probe` at `gate`.
+pub(crate) fn verify(gate: &str, probe: proto::verify_request::Probe) -> proto::VerifyRequest {
     proto::VerifyRequest {
         gate_id: gate.to_owned(),
         intent: proto::Intent::Button.into(),
@@ -275,6 +276,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `assent serve`; it is not serving yet.
     pub(crate) fn spawn(place: &Place) -> Self {
+        Self::spawn_with(place, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn spawn_with(place: &Place, arguments: &[&str]) -> Self {
         let address = free_address();
         let child = Command::new(env!("CARGO_BIN_EXE_assent"))
             .args(["serve", "--plaintext", "--no-metrics", "--provider", "cpu"])
@@ -285,6 +291,7 @@ impl Process {
             .arg(place.root_key())
             .arg("--models-dir")
             .arg(&*MODELS)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
