@@ -63,12 +63,10 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "used as a map_err function")]
     pub(super) fn usage(fault: impl Error) -> Self {
         Self::new(Exit::Usage, chain(&fault))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "used as a map_err function")]
     pub(super) fn internal(fault: impl Error) -> Self {
         Self::new(Exit::Internal, chain(&fault))
     }

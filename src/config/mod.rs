@@ -225,7 +225,7 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
 
 fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {
     let fault = |field, fault| Err(ConfigError::Pipeline { field, fault });
-    if pipeline.detector_size == 0 || pipeline.detector_size % 32 != 0 {
+    if pipeline.detector_size == 0 || !pipeline.detector_size.is_multiple_of(32) {
         return fault("detector_size", "must be a multiple of 32, such as 320 or 640");
     }
     if pipeline.workers == Some(0) {

@@ -166,7 +166,7 @@ impl Engine {
         }
         let (parts, quality) = self.embed_all(frames, deadline).await?;
         let frames = parts.len();
-        let template = self.fuse(parts, &quality)?;
+        let template = self.fuse(&parts, &quality)?;
         let key = KeyedRequest { key: idempotency_key, digest };
         let work = Arc::clone(self).commit(admitted, key, template, frames, quality);
         // On a task of its own: a caller that goes away does not stop a commit half way.
@@ -255,7 +255,7 @@ impl Engine {
     }
 
     /// One template from frames that show one face.
-    fn fuse(&self, parts: Vec<Embedding>, quality: &[Quality]) -> Result<Embedding, EnrolError> {
+    fn fuse(&self, parts: &[Embedding], quality: &[Quality]) -> Result<Embedding, EnrolError> {
         let same = ErrorRate::new(SAME_FACE_FMR)
             .ok()
             .and_then(|fmr| self.calibration.threshold_for_fmr(fmr).ok())
@@ -263,10 +263,10 @@ impl Engine {
             .similarity;
         let (first, rest) = parts.split_first().ok_or(EnrolError::Internal)?;
         if rest.iter().all(|part| first.cosine(part) >= same) {
-            return Embedding::fuse(&parts).map_err(|_cancelled_out| EnrolError::Internal);
+            return Embedding::fuse(parts).map_err(|_cancelled_out| EnrolError::Internal);
         }
         let mut quality = quality.to_vec();
-        for (q, part) in quality.iter_mut().zip(&parts).skip(1) {
+        for (q, part) in quality.iter_mut().zip(parts).skip(1) {
             if first.cosine(part) < same {
                 q.reasons.push(QualityReason::Inconsistent);
             }
@@ -371,10 +371,14 @@ impl Engine {
         };
         let outcome = self.store.enrol(record, template, write).await;
         telemetry::stage(Stage::Commit, begun.elapsed());
-        outcome.map_err(|fault| match fault {
-            StoreError::IdempotencyTaken => EnrolError::KeyReused,
-            StoreError::ConsentTaken => EnrolError::ConsentUsed,
-            other => EnrolError::Store(other),
+        outcome.map_err(|fault| {
+            if matches!(fault, StoreError::IdempotencyTaken) {
+                EnrolError::KeyReused
+            } else if matches!(fault, StoreError::ConsentTaken) {
+                EnrolError::ConsentUsed
+            } else {
+                EnrolError::Store(fault)
+            }
         })
     }
 

@@ -114,7 +114,7 @@ impl Engine {
         let mut refused = None;
         let report = store
             .load(|opened| {
-                if let Err(fault) = index_opened(&index, opened) {
+                if let Err(fault) = index_opened(&index, &opened) {
                     refused.get_or_insert(fault);
                 }
             })
@@ -220,7 +220,7 @@ fn calibration(pipeline: &Pipeline) -> Result<Calibration, OpenError> {
     Calibration::parse(text).map_err(|fault| unusable(&fault))
 }
 
-fn index_opened(index: &Index, opened: OpenedRecord) -> Result<(), IndexError> {
+fn index_opened(index: &Index, opened: &OpenedRecord) -> Result<(), IndexError> {
     let template = enrol::new_template(&opened.record);
     index.insert(template, &opened.template).map(|_slot| ())
 }

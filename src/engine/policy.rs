@@ -95,8 +95,8 @@ impl Engine {
         let _drain_waits = self.task();
         let (policy, changes) = self.policy().apply(&document)?;
         check_operating_points(&policy, &self.calibration)?;
-        let changed = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
-        if changed && !dry_run {
+        let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
+        if differs && !dry_run {
             let revision = self.store.put_policy(policy.to_toml().as_bytes()).await?;
             *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
             self.advance(revision);

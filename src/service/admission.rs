@@ -69,8 +69,8 @@ fn timeout(text: &str) -> Option<Duration> {
     }
     let n: u64 = digits.parse().ok()?;
     match unit {
-        "H" => Some(Duration::from_secs(n * 3600)),
-        "M" => Some(Duration::from_secs(n * 60)),
+        "H" => Some(Duration::from_hours(n)),
+        "M" => Some(Duration::from_mins(n)),
         "S" => Some(Duration::from_secs(n)),
         "m" => Some(Duration::from_millis(n)),
         "u" => Some(Duration::from_micros(n)),
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn reads_time_outs_as_the_specification_writes_them() {
         assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_hours(99_999_999)));
         for bad in ["", "m", "123456789m", "-1S", "1x", "1", "é"] {
             assert_eq!(timeout(bad), None, "{bad:?}");
         }

@@ -100,11 +100,11 @@ impl Callers {
             Access::Public => return Ok(Caller(Identity::Anybody)),
             Access::Roles(roles) => roles,
         };
-        let rules = match self {
+        let known = match self {
             Self::Loopback => return Ok(Caller(Identity::Loopback)),
-            Self::Certificates(rules) => rules,
+            Self::Certificates(known) => known,
         };
-        let rule = presented(request, rules)?;
+        let rule = presented(request, known)?;
         if roles.contains(&rule.role) {
             Ok(Caller(Identity::Known(rule.clone())))
         } else {

@@ -143,10 +143,9 @@ impl Fault {
         };
         let details = rpc.encode_to_vec().into();
         let mut status = Status::with_details(self.code, self.message, details);
-        if let Some(wait) = self.retry_after {
-            if let Ok(ms) = wait.as_millis().to_string().parse() {
-                status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
-            }
+        let pushback = self.retry_after.and_then(|wait| wait.as_millis().to_string().parse().ok());
+        if let Some(ms) = pushback {
+            status.metadata_mut().insert("grpc-retry-pushback-ms", ms);
         }
         status
     }

@@ -29,6 +29,7 @@ mod to_wire;
     missing_docs,
     unreachable_pub,
     clippy::pedantic,
+    clippy::large_enum_variant,
     clippy::wildcard_enum_match_arm,
     clippy::allow_attributes_without_reason,
     reason = "generated code"

@@ -55,7 +55,7 @@ impl Notices for NoticesService {
             }
             let profile = engine.profile();
             Ok(proto::GetRetentionPolicyResponse {
-                profile: profile.name.to_string(),
+                profile: profile.name.clone(),
                 max_retention_days: profile.max_retention_days,
                 erased_within_seconds: profile.erase_within_seconds,
             })

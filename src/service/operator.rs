@@ -57,8 +57,8 @@ impl Operator for OperatorService {
         observed(Rpc::OperatorStatus, async {
             self.0.admit(Rpc::OperatorStatus, &request)?;
             let engine = self.0.engine()?;
-            let profile = engine.profile().name.to_string();
-            Ok(to_wire::status(engine.status(), self.0.phase(), profile))
+            let profile = engine.profile().name;
+            Ok(to_wire::status(&engine.status(), self.0.phase(), profile))
         })
         .await
     }

@@ -108,10 +108,9 @@ impl Shared {
     pub(super) fn admit<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Caller, Fault> {
         let admitted = self.callers.admit(access(rpc), request);
         if let Err(fault) = &admitted {
-            telemetry::rejected(match fault.code() {
-                Code::Unauthenticated => Rejected::Unauthenticated,
-                _ => Rejected::Forbidden,
-            });
+            let unknown = fault.code() == Code::Unauthenticated;
+            let reason = if unknown { Rejected::Unauthenticated } else { Rejected::Forbidden };
+            telemetry::rejected(reason);
         }
         admitted
     }

@@ -257,7 +257,11 @@ impl From<Notice> for proto::Notice {
     }
 }
 
-pub(super) fn status(status: EngineStatus, phase: Phase, profile: String) -> proto::StatusResponse {
+pub(super) fn status(
+    status: &EngineStatus,
+    phase: Phase,
+    profile: String,
+) -> proto::StatusResponse {
     let classes = status.index.classes.iter().map(|class| proto::ClassStatus {
         controller_id: class.class.controller.to_string(),
         purpose: class.class.purpose.to_string(),

@@ -162,13 +162,13 @@ impl Show {
         request.consent = None;
         refusal("an enrolment without consent", self.client.enroll(request).await)?;
         let mut request = good.clone();
-        consent_of(&mut request).notice_version = "2025-01".to_owned();
+        "2025-01".clone_into(&mut consent_of(&mut request).notice_version);
         refusal("consent to a notice that is no longer valid", self.client.enroll(request).await)?;
         let mut request = good.clone();
         consent_of(&mut request).bundled = Some(true);
         refusal("consent bundled with something else", self.client.enroll(request).await)?;
         let mut request = good.clone();
-        request.subject_ref = ID_NUMBER.to_owned();
+        ID_NUMBER.clone_into(&mut request.subject_ref);
         refusal("an ID number as subject", self.client.enroll(request).await)?;
         let same_face = self.client.enroll(good).await;
         refusal("resident-0003's face under another name", same_face)
