@@ -222,7 +222,7 @@ impl Engine {
         };
         let demands = FaceDemands {
             min_eye_distance_px: pixels(pass.gate().min_eye_distance_px),
-            single_face: pass.gate().single_face,
+            company: if pass.gate().single_face { Company::Smaller } else { Company::Any },
         };
         match self.pipeline.embed(frame, demands, Ticket { deadline }).await {
             Ok(Embedded { embedding, quality, timings }) => {
