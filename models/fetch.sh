@@ -11,7 +11,7 @@ Usage: models/fetch.sh [--check] [--force] [--quiet]
 
   --check   fetch nothing; hash every file and fail when one is missing or wrong
   --force   fetch again even what is there and right
-  --quiet   print errors only
+  --quiet   print nothing when there is nothing to fetch; what is fetched is always shown
   --help    print this
 
 Files go below the folder named by ASSENT_MODELS_DIR, or else below the folder of this script.
@@ -94,7 +94,6 @@ explain() {
 download() {
   local wheel=$1 sha256=$2 platform=${3:-} python=${4:-} abi=${5:-} options=()
   [[ -z $platform ]] || options=(--platform "$platform" --python-version "$python" --implementation cp --abi "$abi")
-  [[ -z $quiet ]] || options+=(--quiet)
   printf '%s --hash=sha256:%s\n' "$wheel" "$sha256" >"$work/requirements.txt"
   python3 -m pip --disable-pip-version-check --no-input --no-cache-dir --retries 2 --timeout 20 download \
     --no-deps --only-binary=:all: --require-hashes --requirement "$work/requirements.txt" \
@@ -155,6 +154,7 @@ if [[ -z $force ]] && complete; then
   exit
 fi
 
+quiet='' # From here on somebody waits: show what is done, and the licence.
 mkdir -p "$root/.cache" "$root/runtime" 2>/dev/null && [[ -w $root/.cache ]] \
   || die "cannot write below $root" "Run this as a user who may, or name another folder in ASSENT_MODELS_DIR."
 command -v flock >/dev/null || die "flock is not there" "Install the package util-linux."
@@ -178,7 +178,7 @@ place_small_files
 complete || die "the files below $root changed while they were being fetched" "Run models/fetch.sh again."
 
 say "$ready"
-[[ -n $quiet ]] || cat <<'TEXT'
+cat <<'TEXT'
 
 The two models of the pack `research` (scrfd_500m_bnkps.onnx and w600k_mbf.onnx) come from InsightFace, whose
 terms allow them for non-commercial research only. For anything else, bring your own pack: models/README.md.

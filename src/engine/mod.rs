@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use thiserror::Error;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use zeroize::Zeroizing;
 
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
@@ -43,7 +44,7 @@ pub enum Probe {
     /// An embedding that the caller computed.
     Embedding {
         /// As received, not normalised.
-        values: Vec<f32>,
+        values: Zeroizing<Vec<f32>>,
         /// The contract that the caller says made it.
         contract: ModelContract,
     },
@@ -163,10 +164,12 @@ impl Engine {
         Revision(self.revision.load(Ordering::Acquire))
     }
 
-    /// Waits until every begun commit is finished.
+    /// Waits until every begun commit is finished, then closes the store: nothing can be committed
+    /// from then on.
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        self.store.close().await;
     }
 
     fn advance(&self, revision: Revision) {
@@ -184,14 +187,14 @@ impl Engine {
 
     fn embedding_of(
         &self,
-        values: Vec<f32>,
+        mut values: Zeroizing<Vec<f32>>,
         contract: &ModelContract,
     ) -> Result<crate::types::Embedding, ProbeFault> {
         let wanted = self.pipeline.contract();
         if contract != wanted {
             return Err(ProbeFault::Contract { wanted: wanted.clone() });
         }
-        let embedding = crate::types::Embedding::normalise(values)?;
+        let embedding = crate::types::Embedding::normalise(std::mem::take(&mut *values))?;
         if embedding.width() == self.pipeline.width() {
             Ok(embedding)
         } else {

@@ -1,8 +1,8 @@
 //! Revoke: withdrawn, committed, zeroised, signed.
 //!
-//! The order is the promise: the template stops matching before the store is asked, so whatever
-//! happens to the commit, nobody matches a revoked record in this process (P2, P9). Records whose
-//! commit failed stay dead in RAM and are found again by a repeated call.
+//! The order is the promise: the template stops matching and is zeroised before the store is
+//! asked, so whatever happens to the commit, nobody matches a revoked record in this process
+//! (P2, P9). Records whose commit failed stay dead in RAM and are found again by a repeated call.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -80,6 +80,13 @@ pub(super) struct Erasure<'a> {
     pub(super) at: Timestamp,
 }
 
+/// The proof of a destruction: rows zeroised, then the commit durable.
+struct Erased {
+    revoked: Revoked,
+    /// Those that were in the index; records whose earlier revocation failed had left it then.
+    purged: Vec<Purged>,
+}
+
 /// A record that is dead in the index while its revocation is not durable.
 pub(super) struct Limbo {
     controller: ControllerId,
@@ -117,8 +124,8 @@ impl Engine {
             return Ok(0);
         }
         let _drain_waits = self.task();
-        let (_revoked, purged) = self.destroy(&expired, RevocationCause::Expired).await?;
-        Ok(purged.len())
+        let erased = self.destroy(&expired, RevocationCause::Expired).await?;
+        Ok(erased.purged.len())
     }
 
     async fn revoke_target(
@@ -127,20 +134,25 @@ impl Engine {
         target: RevokeTarget,
     ) -> Result<RevocationReceipt, RevokeError> {
         let records = self.resolve(&controller, &target).await?;
-        let (revoked, _purged) = self.destroy(&records, RevocationCause::Withdrawn).await?;
-        let Revoked { revision, records } = revoked;
-        let at = Timestamp::now();
-        let facts = Erasure { controller: &controller, records: &records, revision, at };
-        let receipt = erasure_receipt(self.store.signer(), &facts);
-        Ok(RevocationReceipt { records, revision, receipt })
+        let erased = self.destroy(&records, RevocationCause::Withdrawn).await?;
+        Ok(self.certify(&controller, erased))
     }
 
-    /// Dead in the index, then durable in the store, then zeroised.
+    /// The one way to a receipt: through the proof of what was destroyed.
+    fn certify(&self, controller: &ControllerId, erased: Erased) -> RevocationReceipt {
+        let Revoked { revision, records } = erased.revoked;
+        let at = Timestamp::now();
+        let facts = Erasure { controller, records: &records, revision, at };
+        let receipt = erasure_receipt(self.store.signer(), &facts);
+        RevocationReceipt { records, revision, receipt }
+    }
+
+    /// Dead in the index, zeroised, then durable in the store.
     async fn destroy(
         &self,
         records: &[RecordId],
         cause: RevocationCause,
-    ) -> Result<(Revoked, Vec<Purged>), RevokeError> {
+    ) -> Result<Erased, RevokeError> {
         let pending: Vec<PendingPurge> =
             records.iter().filter_map(|record| self.withdraw(*record)).collect();
         // Zeroised before the commit: a revoked template that outlives a failed commit in RAM
@@ -158,7 +170,7 @@ impl Engine {
             limbo.remove(record);
             quarantined.retain(|held| held != record);
         }
-        Ok((revoked, purged))
+        Ok(Erased { revoked, purged })
     }
 
     /// Takes the record out of the maps; it is kept in limbo until the store has confirmed.

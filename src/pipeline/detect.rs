@@ -19,17 +19,20 @@ pub(super) struct Detector {
     spec: DetectorSpec,
     side: usize,
     input: Tensor,
+    /// Whether it ran on a picture since it was scrubbed.
+    used: bool,
 }
 
 impl Detector {
     /// `side` is the input's width and height, a multiple of 32.
     pub(super) fn new(session: Session, spec: &DetectorSpec, side: usize) -> Self {
         let input = Tensor::new([1, 3, side, side]);
-        Self { session, spec: spec.clone(), side, input }
+        Self { session, spec: spec.clone(), side, input, used: false }
     }
 
     /// The faces of `image`, strongest first.
     pub(super) fn detect(&mut self, image: &Image) -> Result<Vec<Face>, InferenceError> {
+        self.used = true;
         let fit = letterbox::fill(image, self.side, &self.spec, self.input.values_mut());
         let (spec, side) = (&self.spec, self.side);
         let read = |outputs: &[&[f32]]| candidates(outputs, spec, side, fit);
@@ -37,10 +40,24 @@ impl Detector {
         Ok(suppress(found, self.spec.nms_iou))
     }
 
-    /// Runs once on a blank input: the first run compiles, and any run overwrites what the runtime
-    /// still holds of the last picture.
-    pub(super) fn blank(&mut self) -> Result<(), InferenceError> {
-        self.detect(&Image::black(1, 1)).map(|_none| ())
+    /// Pixels of the input for each pixel of `image`.
+    pub(super) fn scale(&self, image: &Image) -> f32 {
+        Fit::new(image.width(), image.height(), self.side).scale
+    }
+
+    /// Runs once on a blank input, because the first run compiles.
+    pub(super) fn warm(&mut self) -> Result<(), InferenceError> {
+        self.used = true;
+        self.scrub()
+    }
+
+    /// Overwrites what the runtime still holds of the last picture, by a run on a blank one.
+    pub(super) fn scrub(&mut self) -> Result<(), InferenceError> {
+        if self.used {
+            self.detect(&Image::black(1, 1))?;
+        }
+        self.used = false;
+        Ok(())
     }
 }
 

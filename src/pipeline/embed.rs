@@ -1,7 +1,8 @@
 //! Aligned crops -> embeddings, several at once.
 
+use std::collections::BTreeSet;
+
 use ort::session::Session;
-use zeroize::Zeroizing;
 
 use super::frame::{CROP, CROP_BYTES};
 use super::pack::RecogniserSpec;
@@ -13,11 +14,14 @@ pub(super) struct Recogniser {
     session: Session,
     spec: RecogniserSpec,
     input: Tensor,
+    /// Batch sizes that ran on faces since it was scrubbed.
+    used: BTreeSet<usize>,
 }
 
 impl Recogniser {
     pub(super) fn new(session: Session, spec: &RecogniserSpec) -> Self {
-        Self { session, spec: spec.clone(), input: Tensor::new([1, 3, CROP, CROP]) }
+        let input = Tensor::new([1, 3, CROP, CROP]);
+        Self { session, spec: spec.clone(), input, used: BTreeSet::new() }
     }
 
     /// One embedding for each crop of 112 x 112 RGB, in order.
@@ -25,6 +29,7 @@ impl Recogniser {
         &mut self,
         crops: &[C],
     ) -> Result<Vec<Embedding>, InferenceError> {
+        self.used.insert(crops.len());
         self.input.reshape([crops.len(), 3, CROP, CROP]);
         for (crop, planes) in crops.iter().zip(self.input.values_mut().chunks_exact_mut(CROP_BYTES))
         {
@@ -34,11 +39,20 @@ impl Recogniser {
         self.input.run(&mut self.session, |outputs| split(outputs, count, width))?
     }
 
-    /// Runs a batch of `size` blank crops: the first run of a size compiles, and any run
-    /// overwrites what the runtime still holds of the last faces.
-    pub(super) fn blank(&mut self, size: usize) -> Result<(), InferenceError> {
-        let crops = vec![Zeroizing::new(vec![0; CROP_BYTES]); size];
-        self.embed(&crops).map(|_nobody| ())
+    /// Runs a blank batch of each size, because the first run of a size compiles.
+    pub(super) fn warm(&mut self, sizes: &[usize]) -> Result<(), InferenceError> {
+        self.used.extend(sizes);
+        self.scrub()
+    }
+
+    /// Overwrites what the runtime still holds of the last faces, by blank batches of the sizes
+    /// that ran.
+    pub(super) fn scrub(&mut self) -> Result<(), InferenceError> {
+        for size in std::mem::take(&mut self.used) {
+            self.embed(&vec![[0; CROP_BYTES]; size])?;
+        }
+        self.used.clear();
+        Ok(())
     }
 }
 

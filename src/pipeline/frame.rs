@@ -6,6 +6,8 @@
 
 use zeroize::Zeroizing;
 
+use super::wiped::Wiped;
+
 /// Side of an aligned crop, pixels.
 pub(super) const CROP: usize = 112;
 /// Bytes of an aligned crop: [`CROP`] x [`CROP`] RGB.
@@ -66,13 +68,13 @@ pub enum PixelFormat {
 pub(super) struct Image {
     width: usize,
     height: usize,
-    rgb: Zeroizing<Vec<u8>>,
+    rgb: Wiped<u8>,
 }
 
 impl Image {
     /// A black picture. The caller has checked the pixel limit.
     pub(super) fn black(width: usize, height: usize) -> Self {
-        Self { width, height, rgb: Zeroizing::new(vec![0; width * height * 3]) }
+        Self { width, height, rgb: Wiped::zeros(width * height * 3) }
     }
 
     pub(super) fn width(&self) -> usize {
@@ -90,6 +92,21 @@ impl Image {
 
     pub(super) fn rgb_mut(&mut self) -> &mut [u8] {
         &mut self.rgb
+    }
+
+    /// The pixel at (x, y), which must lie inside.
+    pub(super) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        self.rgb.as_chunks().0[y * self.width + x]
+    }
+
+    /// The pixels at (x, y) and (x + 1, y), black where outside.
+    pub(super) fn pair(&self, x: i32, y: i32) -> [[u8; 3]; 2] {
+        let Some(y) = usize::try_from(y).ok().filter(|y| *y < self.height) else {
+            return [[0; 3]; 2];
+        };
+        let row = self.row(y).as_chunks().0;
+        let at = |x: i32| usize::try_from(x).ok().and_then(|x| row.get(x)).copied();
+        [at(x).unwrap_or_default(), at(x + 1).unwrap_or_default()]
     }
 
     /// The samples of row `y`.

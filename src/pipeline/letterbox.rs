@@ -6,6 +6,7 @@
 
 use super::frame::Image;
 use super::pack::{DetectorSpec, Normalisation};
+use super::wiped::Wiped;
 
 /// A scaled frame's size, pixels, and the factor that leads from the frame to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,15 +58,15 @@ impl Taps {
 struct Rows {
     width: usize,
     /// (source row, samples), the two last made.
-    kept: [(Option<usize>, Vec<f32>); 2],
+    kept: [(Option<usize>, Wiped<f32>); 2],
 }
 
 impl Rows {
     fn new(width: usize) -> Self {
-        Self { width, kept: [(None, vec![0.0; width * 3]), (None, vec![0.0; width * 3])] }
+        Self { width, kept: [(None, Wiped::zeros(width * 3)), (None, Wiped::zeros(width * 3))] }
     }
 
-    /// Makes row `y` present without touching row `keep`.
+    /// Makes row `y` present without touching row `keep`, and says where.
     fn ensure(&mut self, image: &Image, taps: &Taps, y: usize, keep: usize) -> usize {
         if let Some(there) = self.kept.iter().position(|(row, _)| *row == Some(y)) {
             return there;
@@ -78,21 +79,16 @@ impl Rows {
     }
 }
 
-impl Drop for Rows {
-    fn drop(&mut self) {
-        for (_, samples) in &mut self.kept {
-            zeroize::Zeroize::zeroize(samples);
-        }
-    }
-}
-
 fn scale_row(source: &[u8], taps: &Taps, width: usize, out: &mut [f32]) {
+    let pixels = source.as_chunks::<3>().0;
     let (red, rest) = out.split_at_mut(width);
     let (green, blue) = rest.split_at_mut(width);
-    for (x, (near, far, weight)) in taps.0.iter().enumerate() {
-        let (p, q) = (&source[near * 3..near * 3 + 3], &source[far * 3..far * 3 + 3]);
-        let mix = |c: usize| f32::from(p[c]) + (f32::from(q[c]) - f32::from(p[c])) * weight;
-        (red[x], green[x], blue[x]) = (mix(0), mix(1), mix(2));
+    let planes = red.iter_mut().zip(green).zip(blue);
+    for ((near, far, weight), ((red, green), blue)) in taps.0.iter().zip(planes) {
+        let (p, q) = (pixels[*near].map(f32::from), pixels[*far].map(f32::from));
+        *red = p[0] + (q[0] - p[0]) * weight;
+        *green = p[1] + (q[1] - p[1]) * weight;
+        *blue = p[2] + (q[2] - p[2]) * weight;
     }
 }
 
@@ -100,10 +96,13 @@ fn scale_row(source: &[u8], taps: &Taps, width: usize, out: &mut [f32]) {
 pub(super) fn fill(image: &Image, side: usize, spec: &DetectorSpec, tensor: &mut [f32]) -> Fit {
     let norm = spec.normalisation();
     let fit = Fit::new(image.width(), image.height(), side);
-    tensor.fill(norm.apply(0.0));
     let across = Taps::new(image.width(), fit.width);
     let down = Taps::new(image.height(), fit.height);
     let mut rows = Rows::new(fit.width);
+    let black = norm.apply(0.0);
+    for plane in tensor.chunks_exact_mut(side * side) {
+        plane[fit.height * side..].fill(black);
+    }
     for (y, (near, far, weight)) in down.0.iter().enumerate() {
         let near_at = rows.ensure(image, &across, *near, *far);
         let far_at = rows.ensure(image, &across, *far, *near);
@@ -111,7 +110,9 @@ pub(super) fn fill(image: &Image, side: usize, spec: &DetectorSpec, tensor: &mut
             let from = spec.colour.source(channel) * fit.width;
             let upper = &rows.kept[near_at].1[from..from + fit.width];
             let lower = &rows.kept[far_at].1[from..from + fit.width];
-            blend(upper, lower, *weight, norm, &mut plane[y * side..y * side + fit.width]);
+            let (out, rest) = plane[y * side..(y + 1) * side].split_at_mut(fit.width);
+            blend(upper, lower, *weight, norm, out);
+            rest.fill(black);
         }
     }
     fit

@@ -39,6 +39,9 @@ mod queue;
 mod runtime;
 mod settings;
 mod stages;
+#[cfg(test)]
+mod tests;
+mod wiped;
 mod worker;
 
 use std::path::{Path, PathBuf};

@@ -19,8 +19,8 @@ use ort::session::builder::SessionBuilder;
 use ort::value::TensorRef;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zeroize::Zeroizing;
 
+use super::wiped::{Wiped, wipe};
 use crate::types::EmbeddingError;
 
 /// The file in the models directory's `runtime` folder that names the library to load.
@@ -38,8 +38,6 @@ pub enum Provider {
     /// OpenVINO, bf16: fast where the processor has AMX or AVX-512 BF16.
     #[serde(rename = "openvino-bf16")]
     OpenVinoBf16,
-    /// f16
-    OpenVinoF16,
     /// NVIDIA CUDA, f32.
     Cuda,
     /// NVIDIA TensorRT, f16 where it helps.
@@ -59,10 +57,14 @@ impl Provider {
             Self::Cpu => "cpu",
             Self::OpenVinoF32 => "openvino",
             Self::OpenVinoBf16 => "openvino-bf16",
-            Self::OpenVinoF16 => "openvino-f16",
             Self::Cuda => "cuda",
             Self::TensorRt => "tensorrt",
         }
+    }
+
+    /// Whether it rounds to eight bits, which moves the landmarks of small faces too far.
+    pub(super) fn is_coarse(self) -> bool {
+        self == Self::OpenVinoBf16
     }
 
     /// What ONNX Runtime is asked to register, if anything beside its own kernels.
@@ -71,7 +73,6 @@ impl Provider {
             Self::Cpu => None,
             Self::OpenVinoF32 => Some(openvino("f32")),
             Self::OpenVinoBf16 => Some(openvino("bf16")),
-            Self::OpenVinoF16 => Some(openvino("f16")),
             Self::Cuda => Some(ep::CUDA::default().build()),
             Self::TensorRt => Some(ep::TensorRT::default().with_fp16(true).build()),
         }
@@ -242,12 +243,12 @@ fn log(level: ort::logging::LogLevel, category: &str, _id: &str, _at: &str, mess
 /// An input buffer of ours, reused and wiped after every run.
 pub(super) struct Tensor {
     shape: [usize; 4],
-    values: Zeroizing<Vec<f32>>,
+    values: Wiped<f32>,
 }
 
 impl Tensor {
     pub(super) fn new(shape: [usize; 4]) -> Self {
-        Self { shape, values: Zeroizing::new(vec![0.0; shape.iter().product()]) }
+        Self { shape, values: Wiped::zeros(shape.iter().product()) }
     }
 
     /// Changes the shape. What grows is allocated anew, so that nothing stays behind unwiped.
@@ -294,11 +295,4 @@ impl Tensor {
         }
         Ok(answer)
     }
-}
-
-/// Overwrites memory that stays allocated, at the speed of `memset`. `black_box` keeps the
-/// compiler from seeing that nobody reads it.
-fn wipe(values: &mut [f32]) {
-    values.fill(0.0);
-    std::hint::black_box(values);
 }

@@ -91,6 +91,7 @@ pub struct Running {
 /// # Errors
 /// See [`StartupError`]; nothing is left running then.
 pub async fn start(settings: Settings) -> Result<Running, StartupError> {
+    let root = RootKey::load(&settings.root_key)?;
     let Settings { grpc, metrics, security, callers, limits, .. } = &settings;
     if let Some(address) = metrics {
         telemetry::export(*address)?;
@@ -107,7 +108,13 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
     let shared = Shared::new(callers.clone(), limits);
     let serving = Arc::new(Serving::start(listener, &shared, limits, tls).await?);
     tracing::info!(%address, tls = tls.is_some(), "listening; loading models and store");
-    let engine = open(settings).await?;
+    let engine = match open(root, settings).await {
+        Ok(engine) => engine,
+        Err(fault) => {
+            stop_serving(serving).await;
+            return Err(fault);
+        }
+    };
     shared.serve(Arc::clone(&engine));
     serving.report(true).await;
     log_ready(&engine);
@@ -122,9 +129,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
 }
 
 /// Everything behind the port.
-async fn open(settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, root_key, pipeline, lock, limits, .. } = settings;
-    let root = RootKey::load(&root_key)?;
+async fn open(root: RootKey, settings: Settings) -> Result<Arc<Engine>, StartupError> {
+    let Settings { profile, data_dir, pipeline, lock, limits, .. } = settings;
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     let backend = Arc::new(Embedded::open(&data_dir)?);
     let store = Store::open(backend, root, pipeline.contract()).await?;
@@ -153,6 +159,13 @@ fn log_ready(engine: &Engine) {
     }
 }
 
+/// Housekeeping, which shares it, has ended by now.
+async fn stop_serving(serving: Arc<Serving>) {
+    if let Some(serving) = Arc::into_inner(serving) {
+        serving.stop(DRAIN).await;
+    }
+}
+
 impl Running {
     /// Where gRPC listens, with the port that the system chose where 0 was asked for.
     #[must_use]
@@ -174,9 +187,7 @@ impl Running {
         if let Err(fault) = self.housekeeping.await {
             tracing::error!(%fault, "housekeeping failed");
         }
-        if let Some(serving) = Arc::into_inner(self.serving) {
-            serving.stop(DRAIN).await;
-        }
+        stop_serving(self.serving).await;
         self.engine.drain().await;
         tracing::info!("stopped");
     }

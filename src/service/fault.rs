@@ -125,6 +125,11 @@ impl Fault {
         Self::new(Code::Internal, format!("internal fault; the service's log names request {id}"))
     }
 
+    /// An error of the transport, for messages that did not reach a handler.
+    pub(super) fn of_transport(status: &Status) -> Self {
+        Self::new(status.code(), status.message())
+    }
+
     /// Adds the ways in that need no face.
     pub(super) fn with_alternatives(mut self, alternatives: Vec<proto::Alternative>) -> Self {
         self.details.push(any("assent.v1.Alternatives", &proto::Alternatives { alternatives }));

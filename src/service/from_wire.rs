@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use prost_types::Timestamp as WireTime;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::fault::{Fault, text};
 use super::proto;
@@ -58,21 +58,21 @@ pub(super) fn enroll(
     deadline: Instant,
 ) -> Result<(EnrolCommand, bool), Fault> {
     use proto::probe::Form as Wire;
+    // Frames first: from here on they lie in buffers that are zeroised, whatever else is refused.
+    let frames = request.frames.into_iter().enumerate().map(|(i, frame)| match frame.form {
+        None => Err(Fault::field(format!("frames[{i}]"), "is missing")),
+        Some(Wire::Encoded(frame)) => Ok(encoded(frame)),
+        Some(Wire::Raw(frame)) => raw(&format!("frames[{i}].raw"), frame),
+        Some(Wire::Aligned(face)) => Ok(aligned(face)),
+        Some(Wire::Embedding(vector)) => {
+            embedding(&format!("frames[{i}].embedding.model_contract"), vector)
+        }
+    });
+    let frames: Vec<Result<Probe, Fault>> = frames.collect();
+    let frames = frames.into_iter().collect::<Result<Vec<Probe>, Fault>>()?;
     let idempotency_key =
         IdempotencyKey::parse(request.idempotency_key).map_err(text("idempotency_key"))?;
     let consent = request.consent.ok_or_else(|| Fault::field("consent", "is missing"))?;
-    let mut frames = Vec::with_capacity(request.frames.len());
-    for (i, frame) in request.frames.into_iter().enumerate() {
-        frames.push(match frame.form {
-            None => return Err(Fault::field(format!("frames[{i}]"), "is missing")),
-            Some(Wire::Encoded(frame)) => encoded(frame),
-            Some(Wire::Raw(frame)) => raw(&format!("frames[{i}].raw"), frame)?,
-            Some(Wire::Aligned(face)) => aligned(face),
-            Some(Wire::Embedding(vector)) => {
-                embedding(&format!("frames[{i}].embedding.model_contract"), vector)?
-            }
-        });
-    }
     let embeddings = frames.iter().any(|frame| matches!(frame, Probe::Embedding { .. }));
     let command = EnrolCommand {
         idempotency_key,
@@ -127,14 +127,11 @@ fn raw(path: &str, frame: proto::RawFrame) -> Result<Probe, Fault> {
 }
 
 fn embedding(path: &str, vector: proto::EmbeddingProbe) -> Result<Probe, Fault> {
-    let proto::EmbeddingProbe { mut values, model_contract } = vector;
-    match ModelContract::parse(model_contract) {
-        Ok(contract) => Ok(Probe::Embedding { values, contract }),
-        Err(fault) => {
-            values.zeroize();
-            Err(Fault::field(path, fault))
-        }
-    }
+    let proto::EmbeddingProbe { values, model_contract } = vector;
+    let values = Zeroizing::new(values);
+    let contract =
+        ModelContract::parse(model_contract).map_err(|fault| Fault::field(path, fault))?;
+    Ok(Probe::Embedding { values, contract })
 }
 
 fn unspecified(path: &str) -> Fault {

@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Wait after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound port.
 #[derive(Debug)]
@@ -45,6 +49,10 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Connection { stream, _place: place })
             });
+            if accepted.is_err() {
+                // Out of file descriptors, mostly: without a pause this would spin.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
             Some((accepted, this))
         })
     }

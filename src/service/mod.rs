@@ -18,6 +18,7 @@ mod from_wire;
 mod gate;
 pub mod json;
 mod listener;
+mod never_alone;
 mod notices;
 mod operator;
 mod serving;

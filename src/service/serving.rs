@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::enrollment::EnrollmentService;
 use super::gate::GateService;
 use super::listener::Listener;
+use super::never_alone::NeverFaceAlone;
 use super::notices::NoticesService;
 use super::operator::OperatorService;
 use super::proto::DESCRIPTORS;
@@ -130,7 +131,7 @@ fn router(
     let router = transport(limits, tls)?
         .add_service(health)
         .add_service(reflection)
-        .add_service(gate.max_decoding_message_size(bytes))
+        .add_service(NeverFaceAlone(gate.max_decoding_message_size(bytes)))
         .add_service(enrollment.max_decoding_message_size(bytes))
         .add_service(operator.max_decoding_message_size(bytes))
         .add_service(notices.max_decoding_message_size(bytes));

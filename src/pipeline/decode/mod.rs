@@ -13,6 +13,8 @@ mod jpeg;
 mod orientation;
 mod png;
 mod raw;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -22,7 +22,7 @@ pub(super) fn upright(image: Image, turn: u32) -> Image {
     let mut out = Image::black(out_w, out_h);
     for (i, pixel) in out.rgb_mut().chunks_exact_mut(3).enumerate() {
         let (x, y) = source(turn, i % out_w, i / out_w, w, h);
-        pixel.copy_from_slice(&image.row(y)[x * 3..x * 3 + 3]);
+        pixel.copy_from_slice(&image.pixel(x, y));
     }
     out
 }

@@ -4,8 +4,8 @@
 use std::io::{Cursor, ErrorKind};
 
 use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
-use zeroize::Zeroizing;
 
+use super::super::wiped::Wiped;
 use super::{DecodeError, Image, check_size, orientation};
 
 /// Memory for one row and the ancillary chunks, bytes; the picture's own buffer is apart and
@@ -24,7 +24,7 @@ pub(super) fn decode(bytes: &[u8], limit: u64) -> Result<Image, DecodeError> {
     check_size(width.into(), height.into(), limit)?;
     let mut reader = decoder.read_info().map_err(malformed)?;
     let size = reader.output_buffer_size().ok_or(DecodeError::Truncated)?;
-    let mut samples = Zeroizing::new(vec![0; size]);
+    let mut samples = Wiped::zeros(size);
     let frame = reader.next_frame(&mut samples).map_err(malformed)?;
     let turn = reader.info().exif_metadata.as_deref().map_or(1, orientation::of);
     let mut image = Image::black(frame.width as usize, frame.height as usize);

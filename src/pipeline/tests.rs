@@ -1,0 +1,361 @@
+//! The queue and the workers with stages that only count; then the whole pipeline with models.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::goldens::models;
+use super::job::AlignedFace;
+use super::stages::{StageError, Stages};
+use super::*;
+use crate::types::{Embedding, Quality, QualityReason};
+
+const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 0.0, single_face: false };
+
+/// Stages without models: a frame's first byte says what becomes of it.
+struct Fake {
+    /// Each detection waits for one message.
+    gate: mpsc::Receiver<()>,
+    detected: Arc<AtomicUsize>,
+    embedded: Arc<AtomicUsize>,
+    scrubbed: Arc<AtomicUsize>,
+}
+
+/// A frame that the worker panics on.
+const POISON: u8 = 13;
+
+impl Stages for Fake {
+    fn face(
+        &mut self,
+        frame: Frame,
+        _demands: FaceDemands,
+        _timings: &mut StageTimings,
+    ) -> Result<AlignedFace, StageError> {
+        let _open = self.gate.recv();
+        let Frame::Aligned(crop) = frame else { panic!("only crops here") };
+        assert_ne!(crop[0], POISON, "a poisoned frame");
+        self.detected.fetch_add(1, Ordering::SeqCst);
+        Ok(AlignedFace { crop, quality: Quality::default() })
+    }
+
+    fn embed(&mut self, faces: &[AlignedFace]) -> Result<Vec<Embedding>, InferenceError> {
+        self.embedded.fetch_add(faces.len(), Ordering::SeqCst);
+        Ok(faces.iter().map(|face| one_hot(face.crop[0])).collect())
+    }
+
+    fn scrub(&mut self) -> Result<(), InferenceError> {
+        self.scrubbed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+fn one_hot(at: u8) -> Embedding {
+    let mut values = vec![0.0; 128];
+    values[usize::from(at)] = 1.0;
+    Embedding::normalise(values).unwrap()
+}
+
+fn frame(first: u8) -> Frame {
+    Frame::Aligned(Zeroizing::new(vec![first]))
+}
+
+/// A pipeline of one fake worker.
+struct Rig {
+    pipeline: Pipeline,
+    gate: mpsc::Sender<()>,
+    detected: Arc<AtomicUsize>,
+    embedded: Arc<AtomicUsize>,
+    scrubbed: Arc<AtomicUsize>,
+}
+
+impl Rig {
+    fn new(places: usize) -> Self {
+        let (gate, opened) = mpsc::channel();
+        let counts: [Arc<AtomicUsize>; 3] = Default::default();
+        let [detected, embedded, scrubbed] = counts.clone();
+        let fake = Fake { gate: opened, detected, embedded, scrubbed };
+        let queue = Arc::new(Queue::new(places, vec![1, 2, 4, 8]));
+        let workers = vec![worker::spawn(0, Arc::clone(&queue), fake).unwrap()];
+        let pipeline = Pipeline {
+            queue,
+            workers,
+            info: serde_json::from_value(serde_json::json!({
+                "name": "fake", "description": "", "licence": "", "licence_source": "",
+                "contract": "fake/1",
+            }))
+            .unwrap(),
+            width: 128,
+            calibration: Vec::new(),
+            report: StartReport {
+                runtime: PathBuf::new(),
+                provider: Provider::Cpu,
+                providers: Vec::new(),
+                workers: 1,
+                batch_sizes: vec![1, 2, 4, 8],
+                load: Duration::ZERO,
+                choose: Duration::ZERO,
+                warm: Duration::ZERO,
+            },
+        };
+        let [detected, embedded, scrubbed] = counts;
+        Self { pipeline, gate, detected, embedded, scrubbed }
+    }
+
+    /// Lets `count` detections pass.
+    fn open(&self, count: usize) {
+        (0..count).for_each(|_| self.gate.send(()).unwrap());
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (self.detected.load(Ordering::SeqCst), self.embedded.load(Ordering::SeqCst))
+    }
+
+    /// Waits until `holds`.
+    fn until(&self, holds: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !holds(self) {
+            assert!(start.elapsed() < Duration::from_secs(10), "it never came to pass");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Hands a frame in without waiting for the answer.
+fn begin<F: Future>(mut future: std::pin::Pin<&mut F>) {
+    let poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(poll, Poll::Pending), "answered at once");
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn embed(rig: &Rig, first: u8) -> impl Future<Output = Result<Embedded, PipelineError>> {
+    rig.pipeline.embed(frame(first), DEMANDS, Ticket::default())
+}
+
+#[test]
+fn every_caller_gets_the_embedding_of_its_own_frame() {
+    let rig = Rig::new(64);
+    rig.open(64);
+    let answers =
+        block_on(futures_util::future::join_all((20..60).map(|first| embed(&rig, first))));
+    for (first, answer) in (20..60).zip(answers) {
+        let similarity = answer.unwrap().embedding.cosine(&one_hot(first)).get();
+        assert!(similarity > 0.99, "frame {first}");
+    }
+}
+
+#[test]
+fn frames_that_wait_together_share_a_batch() {
+    let rig = Rig::new(64);
+    let waiting: Vec<_> = (0..17).map(|first| Box::pin(embed(&rig, first + 20))).collect();
+    let mut waiting = waiting;
+    waiting.iter_mut().for_each(|future| begin(future.as_mut()));
+    rig.open(17);
+    let answers = block_on(futures_util::future::join_all(waiting));
+    let sizes: Vec<u32> = answers.iter().map(|a| a.as_ref().unwrap().timings.batch_size).collect();
+    assert_eq!(sizes.iter().filter(|size| **size == 8).count(), 16, "{sizes:?}");
+    assert_eq!(rig.pipeline.counters().batches, [(1, 1), (2, 0), (4, 0), (8, 2)]);
+}
+
+#[test]
+fn a_dropped_future_never_reaches_the_next_stage() {
+    let rig = Rig::new(64);
+    // The worker holds the first frame at the gate; the second and third wait behind it.
+    let [mut first, mut second, mut third] = [1, 2, 3].map(|i| Box::pin(embed(&rig, i)));
+    begin(first.as_mut());
+    rig.until(|rig| rig.pipeline.counters().waiting_frames == 0);
+    begin(second.as_mut());
+    begin(third.as_mut());
+    drop(second);
+    drop(first);
+    rig.open(3);
+    // The third is the positive control: it goes through both stages.
+    block_on(third).unwrap();
+    assert_eq!(rig.counts(), (2, 1), "the first was detected but not embedded, the second neither");
+    assert_eq!(rig.pipeline.counters().dropped_cancelled, 2);
+    rig.until(|rig| rig.pipeline.counters().in_flight == 0);
+}
+
+#[test]
+fn a_late_frame_is_dropped_and_told_so() {
+    let rig = Rig::new(64);
+    let mut held = Box::pin(embed(&rig, 1));
+    begin(held.as_mut());
+    rig.until(|rig| rig.pipeline.counters().waiting_frames == 0);
+    let soon = Ticket { deadline: Some(Instant::now() + Duration::from_millis(5)) };
+    let mut late = Box::pin(rig.pipeline.embed(frame(2), DEMANDS, soon));
+    begin(late.as_mut());
+    std::thread::sleep(Duration::from_millis(10));
+    rig.open(2);
+    assert_eq!(block_on(late).err(), Some(PipelineError::Late));
+    block_on(held).unwrap();
+    assert_eq!((rig.counts(), rig.pipeline.counters().dropped_late), ((1, 1), 1));
+}
+
+#[test]
+fn one_frame_too_many_is_refused_at_once() {
+    let rig = Rig::new(2);
+    let [mut a, mut b] = [1, 2].map(|i| Box::pin(embed(&rig, i)));
+    begin(a.as_mut());
+    begin(b.as_mut());
+    assert_eq!(block_on(embed(&rig, 3)).err(), Some(PipelineError::Overloaded));
+    assert_eq!(rig.pipeline.counters().refused_overloaded, 1);
+    rig.open(3);
+    block_on(a).unwrap();
+    block_on(b).unwrap();
+    block_on(embed(&rig, 3)).unwrap();
+}
+
+#[test]
+fn a_worker_that_panics_answers_its_jobs_and_fails_the_pipeline() {
+    let rig = Rig::new(64);
+    let [mut bad, mut behind] = [POISON, 2].map(|i| Box::pin(embed(&rig, i)));
+    begin(bad.as_mut());
+    begin(behind.as_mut());
+    assert!(rig.pipeline.is_healthy());
+    rig.open(2);
+    assert_eq!(block_on(bad).err(), Some(PipelineError::Internal));
+    assert_eq!(block_on(behind).err(), Some(PipelineError::Internal));
+    assert!(!rig.pipeline.is_healthy());
+    assert_eq!(block_on(embed(&rig, 3)).err(), Some(PipelineError::Internal));
+}
+
+#[test]
+fn a_quiet_worker_overwrites_what_it_holds_once() {
+    let rig = Rig::new(64);
+    rig.open(1);
+    block_on(embed(&rig, 1)).unwrap();
+    rig.until(|rig| rig.scrubbed.load(Ordering::SeqCst) == 1);
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(rig.scrubbed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn shutting_down_answers_those_who_wait() {
+    let rig = Rig::new(64);
+    let [mut held, mut waiting] = [1, 2].map(|i| Box::pin(embed(&rig, i)));
+    begin(held.as_mut());
+    begin(waiting.as_mut());
+    rig.pipeline.queue.close(Closed::Stopped);
+    rig.open(2);
+    assert_eq!(block_on(waiting).err(), Some(PipelineError::Stopped));
+    assert_eq!(block_on(held).err(), Some(PipelineError::Stopped));
+}
+
+fn started(provider: Provider) -> Pipeline {
+    let settings = PipelineSettings {
+        models_dir: models(),
+        provider: ProviderChoice::Named(provider),
+        workers: Some(2),
+        ..Default::default()
+    };
+    Pipeline::start(&settings).unwrap()
+}
+
+fn photo(name: &str) -> Frame {
+    Frame::Encoded(std::fs::read(models().join("research/photos").join(name)).unwrap().into())
+}
+
+#[test]
+fn a_photo_becomes_an_embedding_and_the_clock_is_kept() {
+    let pipeline = started(Provider::Cpu);
+    let face = block_on(pipeline.embed(photo("yaoming.jpg"), DEMANDS, Ticket::default())).unwrap();
+    assert_eq!(face.embedding.width(), pipeline.width());
+    assert!(face.quality.reasons.is_empty() && face.quality.faces == 1, "{:?}", face.quality);
+    assert!(face.timings.detect > Duration::ZERO && face.timings.batch_size == 1);
+    assert_eq!(pipeline.contract().as_str(), "w600k_mbf/arcface-112/rgb/1");
+    assert!(pipeline.calibration().starts_with(b"{") && pipeline.pack().name == "research");
+    pipeline.shutdown();
+}
+
+#[test]
+fn refusals_say_why() {
+    let pipeline = started(Provider::Cpu);
+    let ask = |frame, demands| block_on(pipeline.embed(frame, demands, Ticket::default())).err();
+    let grey = RawFrame {
+        format: PixelFormat::Gray8,
+        width: 64,
+        height: 64,
+        stride: 0,
+        data: vec![128; 64 * 64].into(),
+    };
+    assert_eq!(ask(Frame::Raw(grey), DEMANDS), Some(PipelineError::NoFace));
+    let wrong = Frame::Encoded(b"no picture".to_vec().into());
+    let unknown = PipelineError::Decode(DecodeError::UnknownFormat);
+    assert_eq!(ask(wrong, DEMANDS), Some(unknown));
+    let one = FaceDemands { single_face: true, ..DEMANDS };
+    assert!(matches!(ask(photo("players.jpg"), one), Some(PipelineError::SeveralFaces(_))));
+    let near = FaceDemands { min_eye_distance_px: 200.0, ..DEMANDS };
+    let Some(PipelineError::LowQuality(quality)) = ask(photo("yaoming.jpg"), near) else {
+        panic!("a far face was accepted");
+    };
+    assert_eq!(quality.reasons, [QualityReason::TooSmall]);
+    let short = Frame::Aligned(vec![0; 5].into());
+    let size = DecodeError::AlignedSize { needed: 37_632, actual: 5 };
+    assert_eq!(ask(short, DEMANDS), Some(PipelineError::Decode(size)));
+    assert!(pipeline.is_healthy());
+}
+
+#[test]
+fn sixteen_aligned_crops_share_batches() {
+    let pipeline = started(Provider::Cpu);
+    let crops = probes::crops();
+    let ask = |i: usize| {
+        let crop = Frame::Aligned(crops[i % crops.len()].clone().into());
+        pipeline.embed(crop, DEMANDS, Ticket::default())
+    };
+    let answers = block_on(futures_util::future::join_all((0..16).map(ask)));
+    let embeddings: Vec<Embedding> =
+        answers.into_iter().map(|answer| answer.unwrap().embedding).collect();
+    for i in 0..8 {
+        assert!(embeddings[i].cosine(&embeddings[i + 8]).get() > 0.9999);
+    }
+    let inferences: u64 = pipeline.counters().batches.iter().map(|(_, count)| count).sum();
+    assert!(inferences < 16, "{:?}", pipeline.counters().batches);
+}
+
+#[test]
+fn auto_takes_a_provider_that_agrees_and_shows_the_table() {
+    let settings =
+        PipelineSettings { models_dir: models(), workers: Some(1), ..Default::default() };
+    let pipeline = Pipeline::start(&settings).unwrap();
+    let report = pipeline.report();
+    println!("{}", serde_json::to_string_pretty(report).unwrap());
+    assert_eq!(report.providers.len(), Provider::ALL.len());
+    let chosen = report.providers.iter().find(|line| line.provider == report.provider).unwrap();
+    assert!(matches!(chosen.trial, Trial::Runs { agreement, .. } if agreement >= 0.998));
+}
+
+#[test]
+fn a_named_provider_that_does_not_run_is_an_error() {
+    let start = |provider| {
+        let provider = ProviderChoice::Named(provider);
+        let settings = PipelineSettings { models_dir: models(), provider, ..Default::default() };
+        Pipeline::start(&settings).err()
+    };
+    for provider in [Provider::Cuda, Provider::TensorRt] {
+        match start(provider) {
+            Some(StartError::Provider(ChoiceError::Runtime(RuntimeError::Session { .. }))) => {}
+            None => println!("{provider} runs here"),
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_told_with_the_remedy() {
+    let empty = tempfile::tempdir().unwrap();
+    let settings =
+        PipelineSettings { models_dir: empty.path().to_path_buf(), ..Default::default() };
+    let error = Pipeline::start(&settings).err().unwrap();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("models/fetch.sh"), "{source}");
+    let settings =
+        PipelineSettings { models_dir: models(), detector_size: 333, ..Default::default() };
+    assert!(matches!(Pipeline::start(&settings).err(), Some(StartError::DetectorSize { .. })));
+}
