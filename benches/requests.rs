@@ -101,8 +101,9 @@ async fn measure(running: &Running, faces: &Path) -> Fallible<()> {
 /// The photos of each person, in order.
 fn people(folder: &Path) -> Fallible<Vec<Vec<PathBuf>>> {
     let sorted = |folder: &Path| -> std::io::Result<Vec<PathBuf>> {
-        let mut entries =
-            std::fs::read_dir(folder)?.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        let mut entries = std::fs::read_dir(folder)?
+            .map(|e| Ok(e?.path()))
+            .collect::<std::io::Result<Vec<_>>>()?;
         entries.sort();
         Ok(entries)
     };

@@ -26,9 +26,12 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
         .map_err(|_not_text| Failure::new(Exit::Usage, "the file is not UTF-8 text"))?;
     let client = args.connection.connect().await?;
     let request = proto::ApplyPolicyRequest { toml, dry_run: args.dry_run };
-    let response = client.apply_policy(request).await.map_err(|error| {
-        let failure = Failure::from(error);
-        failure.about(&args.file)
+    let response = client.apply_policy(request).await.map_err(|mut error| {
+        // The field of the request is the file.
+        if let Some(message) = error.message.strip_prefix("toml: ") {
+            error.message = message.to_owned();
+        }
+        Failure::from(error).about(&args.file)
     })?;
     if json {
         output::print_json("ApplyPolicyResponse", &response);

@@ -117,6 +117,9 @@ impl From<ClientError> for Failure {
 fn advice(error: &ClientError) -> Option<&'static str> {
     match (error.reason.as_deref(), error.code.name()) {
         (Some("GATE_UNKNOWN"), _) => Some("gates come with a policy: `assent apply FILE`"),
+        (Some("REVOKED" | "KEY_REUSED" | "CONSENT_USED"), _) => Some(
+            "every enrolment needs a consent of its own: give the consent file a new consent_id",
+        ),
         (_, "NOT_FOUND") => Some("notices come with a policy: `assent apply FILE`"),
         _ => None,
     }

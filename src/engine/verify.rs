@@ -8,7 +8,9 @@ use thiserror::Error;
 use super::{Engine, Probe, ProbeFault};
 use crate::consent::{Alternatives, Comparison, GatePass, GateRefusal, Grant, Intent};
 use crate::index::{Found, IndexError, Match};
-use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
+use crate::pipeline::{
+    Company, DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket,
+};
 use crate::telemetry::{self, Stage};
 use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
 

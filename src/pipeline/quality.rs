@@ -5,10 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Company, FaceDemands};
 use super::detect::prominence;
 use super::frame::{CROP, Image};
 use super::geometry::{Face, Point};
+use super::{Company, FaceDemands};
 use crate::types::{Quality, QualityReason};
 
 /// How far the nose tip stands out of the plane of the eyes, in distances between the eyes.
@@ -231,7 +231,8 @@ fn has_company(
     let is_company = |other: &Face| match tolerated {
         Company::Any => false,
         Company::Aside => {
-            prominence(other, image) >= prominence(face, image) * similar * similar
+            let main = prominence(face, image);
+            prominence(other, image) >= main - (1.0 - similar * similar) * main.abs()
         }
         Company::Smaller => other.eye_distance() >= face.eye_distance() * similar,
     };

@@ -135,13 +135,15 @@ alternative_offered = "card"
     }
 }
 
-
 #[tokio::test(flavor = "multi_thread")]
 async fn apply_shows_what_changes_and_a_second_time_nothing_does() {
     let desk = Desk::open().await;
     let policy = desk.file("policy.toml", POLICY);
     let plan = desk.run(&["apply", "--dry-run", &policy]).ok();
-    assert!(plan.contains("+ gates north-gate-1") || plan.contains("+ gate north-gate-1"), "{plan}");
+    assert!(
+        plan.contains("+ gates north-gate-1") || plan.contains("+ gate north-gate-1"),
+        "{plan}"
+    );
     let status = || desk.run(&["status", "--json"]).json();
     let before = status();
     desk.run(&["apply", "--dry-run", &policy]).ok();
@@ -220,7 +222,7 @@ async fn one_person_from_enrolment_to_withdrawal() {
     verify(&[]).exits(NO_MATCH);
     let described = desk.run(&["describe", "resident-1", "--controller", CONTROLLER, "--json"]);
     assert_eq!(described.json().get("records"), None);
-    desk.run(&enroll).says(REFUSED, &["revoked", "idempotency"]);
+    desk.run(&enroll).says(REFUSED, &["revoked", "new consent_id"]);
 }
 
 /// 64 x 64 pixels of black.
@@ -255,6 +257,7 @@ async fn a_folder_is_enrolled_and_what_is_refused_is_named() {
     assert!(described.contains("2 frame"), "both photos, and only photos: {described}");
 
     desk.file("mixed/resident-1/a.jpg", &face);
+    desk.file("mixed/resident-1/b.jpg", &face);
     desk.file("mixed/resident-2/blank.png", blank_png());
     desk.file("mixed/resident-3/broken.jpg", "not a photo");
     let ended = enroll(&folder("mixed"), &["--json"]);
@@ -328,12 +331,14 @@ fn what_a_new_operator_gets_wrong_is_told_with_what_to_do() {
     serve(&["--plaintext", "--models-dir", models]).says(USAGE, &[&key, "assent keys init"]);
     assent(&["keys", "init", &key]).ok();
     serve(&["--plaintext", "--models-dir", &at("nowhere")]).says(USAGE, &["assent models fetch"]);
-    serve(&["--plaintext", "--provider", "gpu"]).says(USAGE, &["unknown provider", "openvino-bf16"]);
+    serve(&["--plaintext", "--provider", "gpu"])
+        .says(USAGE, &["unknown provider", "openvino-bf16"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
-    let _held = std::net::TcpListener::bind(&taken);
-    serve(&["--plaintext", "--models-dir", models, "--listen", "203.0.113.1:7400"])
-        .says(USAGE, &["203.0.113.1:7400", "not a loopback address"]);
+    let address = taken.local_addr().unwrap().to_string();
+    let again = ["serve", "--plaintext", "--no-metrics", "--listen", &address];
+    assent(&again).says(USAGE, &[&address, "in use"]);
+    let open = ["serve", "--plaintext", "--listen", "203.0.113.1:7400"];
+    assent(&open).says(USAGE, &["203.0.113.1:7400", "not a loopback address"]);
     assent(&["serv"]).says(USAGE, &["serve"]);
     assent(&[]).says(USAGE, &["Usage"]);
 }
@@ -353,8 +358,10 @@ async fn what_a_new_user_gets_wrong_is_told_with_what_to_do() {
     desk.run(&["notice", CONTROLLER, "face-entry"]).says(REFUSED, &["assent apply"]);
     let nowhere = desk.run(&["apply", "/no/policy.toml"]);
     nowhere.says(USAGE, &["/no/policy.toml", "No such file"]);
-    let bad = desk.file("bad.toml", POLICY.replace("[[gates.alternatives]]", "[[gates.ways]]"));
-    desk.run(&["apply", &bad]).says(REFUSED, &["bad.toml", "line", "ways"]);
+    let bad = desk.file("bad.toml", POLICY.replace("fpir =", "fpri ="));
+    desk.run(&["apply", &bad]).says(REFUSED, &["bad.toml: line", "north-gate-1", "fpri"]);
+    let lonely = desk.file("lonely.toml", POLICY.replace("gates.alternatives", "gates.ways"));
+    desk.run(&["apply", &lonely]).says(REFUSED, &["line", "alternatives", "not the face"]);
     desk.apply();
 
     desk.run(&["verify", "/no/face.jpg", "--gate", GATE]).says(USAGE, &["/no/face.jpg"]);

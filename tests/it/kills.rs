@@ -360,8 +360,7 @@ async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() 
         process = start();
         client = process.client().await;
         ledger.settle(&client).await;
-        let (living, gone) =
-            (dice.some(&ledger.living, SAMPLE), dice.some(&ledger.gone, SAMPLE));
+        let (living, gone) = (dice.some(&ledger.living, SAMPLE), dice.some(&ledger.gone, SAMPLE));
         ledger.audit(&client, &living, &gone).await;
         if ledger.is_done() {
             break;

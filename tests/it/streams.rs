@@ -1,8 +1,8 @@
 //! The streams: answers in order, a bad request answered in its place, clients that disappear,
 //! and batches that callers share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use assent::config::{self, Overrides};
 use assent::server;
