@@ -136,7 +136,11 @@ pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
         probe: Some(proto::verify_request::Probe::Encoded(proto::EncodedFrame { data })),
         ..proto::VerifyRequest::default()
     };
-    let response = client.verify(request).await?;
+    let response = client.verify(request).await.map_err(|error| {
+        let of_photo = error.field.as_deref() == Some("probe");
+        let failure = Failure::from(error);
+        if of_photo { failure.about(&args.photo) } else { failure }
+    })?;
     if json {
         output::print_json("VerifyResponse", &response);
     } else {
