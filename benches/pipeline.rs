@@ -97,7 +97,7 @@ fn report(title: &str, (seconds, answers): &(f64, Vec<Answer>)) {
     latencies.sort_unstable();
     let at = |share: usize| latencies[(latencies.len() - 1) * share / 100];
     println!("{title}: {:.1} a second", answers.len() as f64 / seconds);
-    println!("  latency p50 {:.2?}, p99 {:.2?}", at(50), at(99));
+    println!("  latency best {:.2?}, p50 {:.2?}, p99 {:.2?}", at(0), at(50), at(99));
     let faces: Vec<&Embedded> = answers.iter().filter_map(|(_, a)| a.as_ref().ok()).collect();
     let mean = |stage: fn(&Embedded) -> Duration| {
         faces.iter().map(|face| stage(face)).sum::<Duration>()
@@ -111,11 +111,25 @@ fn report(title: &str, (seconds, answers): &(f64, Vec<Answer>)) {
         mean(|face| face.timings.align),
         mean(|face| face.timings.embed),
     );
+    let best = |stage: fn(&Embedded) -> Duration| faces.iter().map(|face| stage(face)).min();
+    println!(
+        "  best: decode {:.2?}, detect {:.2?}, align {:.2?}, embed {:.2?}",
+        best(|face| face.timings.decode).unwrap_or_default(),
+        best(|face| face.timings.detect).unwrap_or_default(),
+        best(|face| face.timings.align).unwrap_or_default(),
+        best(|face| face.timings.embed / face.timings.batch_size.max(1)).unwrap_or_default(),
+    );
     let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     for error in answers.iter().filter_map(|(_, answer)| answer.as_ref().err()) {
         let why = match error {
             PipelineError::LowQuality(quality) => format!("{:?}", quality.reasons),
-            other => other.to_string(),
+            PipelineError::Decode(_)
+            | PipelineError::NoFace
+            | PipelineError::SeveralFaces(_)
+            | PipelineError::Late
+            | PipelineError::Overloaded
+            | PipelineError::Stopped
+            | PipelineError::Internal => error.to_string(),
         };
         *refused.entry(why).or_default() += 1;
     }

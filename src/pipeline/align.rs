@@ -76,7 +76,7 @@ mod tests {
     fn ramp() -> Image {
         let mut image = Image::black(CROP, CROP);
         for (i, p) in image.rgb_mut().chunks_exact_mut(3).enumerate() {
-            p.copy_from_slice(&[(i % CROP) as u8, (i / CROP) as u8, 200]);
+            p.copy_from_slice(&[i % CROP, i / CROP, 200].map(|v| u8::try_from(v).unwrap()));
         }
         image
     }

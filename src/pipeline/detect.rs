@@ -139,7 +139,7 @@ pub(super) fn prominence(face: &Face, image: &Image) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "sides are at most 65,535")]
     let middle = [image.width() as f32 / 2.0, image.height() as f32 / 2.0];
     let [left, top, right, bottom] = face.bounds;
-    let offset = [(left + right) / 2.0 - middle[0], (top + bottom) / 2.0 - middle[1]];
+    let offset = [f32::midpoint(left, right) - middle[0], f32::midpoint(top, bottom) - middle[1]];
     face.area() - 2.0 * (offset[0] * offset[0] + offset[1] * offset[1])
 }
 
@@ -164,8 +164,8 @@ mod tests {
         let fit = Fit { width: 320, height: 320, scale: 2.0 };
         let anchor = Anchor::new(41, 40, 8, fit);
         let found = anchor.face(0.6, &[1.0, 1.0, 2.0, 3.0], &[0.5; 10]);
-        assert_eq!(found.bounds, [0.0, 0.0, 12.0, 16.0]);
-        assert_eq!(found.points, [[6.0, 6.0]; 5]);
+        let wanted = Face { score: 0.6, bounds: [0.0, 0.0, 12.0, 16.0], points: [[6.0; 2]; 5] };
+        assert_eq!(found, wanted);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Recogniser {
     /// that ran.
     pub(super) fn scrub(&mut self) -> Result<(), InferenceError> {
         for size in std::mem::take(&mut self.used) {
-            self.embed(&vec![[0; CROP_BYTES]; size])?;
+            self.embed(&vec![vec![0; CROP_BYTES]; size])?;
         }
         self.used.clear();
         Ok(())

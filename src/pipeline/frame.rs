@@ -86,6 +86,7 @@ impl Image {
     }
 
     /// All samples.
+    #[cfg(test)]
     pub(super) fn rgb(&self) -> &[u8] {
         &self.rgb
     }

@@ -1,5 +1,14 @@
 //! The pipeline against an independent one in Python (tests/reference), from photo to vector.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::many_single_char_names,
+    reason = "the recipe's own names, on photos of a few hundred pixels"
+)]
+
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -106,7 +115,7 @@ fn worst_cosine(provider: Provider) -> f32 {
             let found = stages.embed(&[face]).unwrap().remove(0);
             let wanted = Embedding::normalise(golden.embedding.clone()).unwrap();
             let cosine = found.cosine(&wanted).get();
-            println!("{provider} at {size}: {} {:?}: {cosine:.5}", golden.photo, golden.variant);
+            eprintln!("{provider} at {size}: {} {:?}: {cosine:.5}", golden.photo, golden.variant);
             worst = worst.min(cosine);
         }
     }
@@ -157,11 +166,12 @@ fn bf16_agrees_with_the_reference_from_photo_to_vector() {
         assert!(worst_landmark(Provider::OpenVinoBf16) <= 1.5);
         assert!(worst_cosine(Provider::OpenVinoBf16) >= 0.997);
     } else {
-        println!("left out: no OpenVINO here");
+        eprintln!("left out: no OpenVINO here");
     }
 }
 
-fn runs(provider: Provider) -> bool {
+/// Whether `provider` runs on this machine.
+pub(super) fn runs(provider: Provider) -> bool {
     let models = models();
     let pack = ModelPack::load(&models.join("research")).unwrap();
     Runtime::load(&models, None).unwrap().session(&pack.detector_model, provider).is_ok()

@@ -102,7 +102,7 @@ pub(super) struct Caller {
     queued: Instant,
     pub(super) timings: StageTimings,
     /// Held until the answer leaves, so that the number of jobs is bounded.
-    _place: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
 }
 
 /// Why a job is not worth another stage.
@@ -121,7 +121,7 @@ impl Caller {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let (queued, timings) = (Instant::now(), StageTimings::default());
-        Self { reply, deadline: ticket.deadline, queued, timings, _place: place }
+        Self { reply, deadline: ticket.deadline, queued, timings, place }
     }
 
     pub(super) fn unwanted(&self, now: Instant) -> Option<Unwanted> {
@@ -146,6 +146,7 @@ impl Caller {
 
     /// Answers. A caller that went away meanwhile misses nothing: the answer is zeroised.
     pub(super) fn answer(self, answer: Result<Embedded, PipelineError>) {
+        drop(self.place);
         let _gone = self.reply.send(answer);
     }
 }

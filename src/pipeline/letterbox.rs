@@ -125,6 +125,7 @@ fn blend(upper: &[f32], lower: &[f32], weight: f32, norm: Normalisation, out: &m
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these sums are exact")]
 mod tests {
     use super::*;
 
@@ -132,7 +133,7 @@ mod tests {
     fn a_frame_of_the_inputs_size_is_copied() {
         let mut image = Image::black(8, 8);
         for (i, sample) in image.rgb_mut().iter_mut().enumerate() {
-            *sample = i as u8;
+            *sample = u8::try_from(i).unwrap();
         }
         let mut tensor = vec![0.0; 3 * 64];
         assert_eq!(fill(&image, 8, &DetectorSpec::of_tests(), &mut tensor).scale, 1.0);
@@ -149,7 +150,7 @@ mod tests {
         // cv2.resize of [0, 100, 200] to six columns.
         let mut image = Image::black(3, 3);
         for (i, pixel) in image.rgb_mut().chunks_exact_mut(3).enumerate() {
-            pixel.fill((i % 3 * 100) as u8);
+            pixel.fill(u8::try_from(i % 3 * 100).unwrap());
         }
         let mut tensor = vec![0.0; 3 * 36];
         fill(&image, 6, &DetectorSpec::of_tests(), &mut tensor);

@@ -149,13 +149,13 @@ impl Pipeline {
     /// [`StartError`]. A provider that was named and does not run is an error, never replaced.
     pub fn start(settings: &PipelineSettings) -> Result<Self, StartError> {
         settings.check()?;
-        let begin = Instant::now();
-        let pack = load_pack(settings)?;
-        let load = begin.elapsed();
+        let (pack, load) = timed(|| load_pack(settings));
+        let pack = pack?;
         let runtime = Runtime::load(&settings.models_dir, settings.runtime.as_deref())?;
-        let (provider, providers) = choice::choose(&runtime, &pack, settings.provider)?;
-        let choose = begin.elapsed() - load;
-        let stages = warm(&runtime, &pack, provider, settings)?;
+        let (chosen, choose) = timed(|| choice::choose(&runtime, &pack, settings.provider));
+        let (provider, providers) = chosen?;
+        let (stages, warm) = timed(|| warm(&runtime, &pack, provider, settings));
+        let stages = stages?;
         let report = StartReport {
             runtime: runtime.path().to_path_buf(),
             provider,
@@ -164,7 +164,7 @@ impl Pipeline {
             batch_sizes: settings.batch_sizes(),
             load,
             choose,
-            warm: begin.elapsed() - load - choose,
+            warm,
         };
         Self::spawn(settings, stages, pack, report)
     }
@@ -268,6 +268,11 @@ impl Drop for Pipeline {
             let _ended = worker.join();
         }
     }
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    (work(), start.elapsed())
 }
 
 fn load_pack(settings: &PipelineSettings) -> Result<ModelPack, StartError> {

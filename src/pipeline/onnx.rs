@@ -9,7 +9,8 @@
 //!                                AttributeProto.g = 6, .graphs = 11     (GraphProto)
 //!   GraphProto.initializer = 5                                          (TensorProto)
 //!   GraphProto.sparse_initializer = 15   .values = 1, .indices = 2      (TensorProto)
-//!   GraphProto.output = 12     ValueInfoProto.type = 2 / tensor_type = 1 / shape = 2 / dim = 1
+//!   GraphProto.output = 12, .value_info = 13
+//!                              ValueInfoProto.type = 2 / tensor_type = 1 / shape = 2 / dim = 1
 //! TensorProto.external_data = 13, .data_location = 14 (1 is EXTERNAL)
 //! ```
 //!
@@ -154,24 +155,25 @@ fn scan_tensor(bytes: &[u8], tensor: Range<usize>) -> Result<(), OnnxError> {
     Ok(())
 }
 
-/// Makes the first dimension of every output unknown where the model says 1.
+/// Makes the first dimension of outputs and intermediate values unknown where the model says 1.
 ///
-/// Some exporters write batch 1 into the output of a model whose input has any batch; the runtime
-/// then prints a warning on each call with more. `dim { dim_value: 1 }` is the four bytes
-/// `0A 02 08 01`; its last two become `1A 00`, an empty `denotation`, so that the dimension has no
-/// value and no length changes.
-pub(super) fn free_output_batch(bytes: &mut [u8]) -> Result<(), OnnxError> {
+/// Some exporters write batch 1 there although the input takes any batch; the runtime then prints
+/// a warning on each call with more. What is unknown it infers again. `dim { dim_value: 1 }` is
+/// the four bytes `0A 02 08 01`; its last two become `1A 00`, an empty `denotation`, so that the
+/// dimension has no value and no length changes.
+pub(super) fn free_batch(bytes: &mut [u8]) -> Result<(), OnnxError> {
     const ONE: [u8; 2] = [0x08, 0x01];
     const UNKNOWN: [u8; 2] = [0x1A, 0x00];
-    let mut level = vec![0..bytes.len()];
-    for number in [7, 12, 2, 1, 2] {
+    let path: [&[u64]; 5] = [&[7], &[12, 13], &[2], &[1], &[2]];
+    let mut shapes = Vec::from([(0, 0..bytes.len())]);
+    for numbers in path {
         let mut inner = Vec::new();
-        for range in level {
-            inner.extend(nested(bytes, range, &[number])?.into_iter().map(|(_, part)| part));
+        for (_, range) in shapes {
+            inner.extend(nested(bytes, range, numbers)?);
         }
-        level = inner;
+        shapes = inner;
     }
-    for shape in level {
+    for (_, shape) in shapes {
         if let Some((_, dim)) = nested(bytes, shape, &[1])?.into_iter().next()
             && bytes[dim.clone()] == ONE
         {
@@ -213,12 +215,12 @@ mod tests {
     }
 
     #[test]
-    fn only_the_batch_of_outputs_is_freed() {
+    fn only_the_batch_is_freed_and_not_the_inputs() {
         let dims = [message(1, &[0x08, 0x01]), message(1, &[0x08, 0x01])].concat();
         let value = |number| message(number, &message(2, &message(1, &message(2, &dims))));
         let mut bytes = model(&[value(11), value(12)].concat());
         let before = bytes.clone();
-        free_output_batch(&mut bytes).unwrap();
+        free_batch(&mut bytes).unwrap();
         let changed: Vec<usize> = (0..bytes.len()).filter(|i| bytes[*i] != before[*i]).collect();
         let at = bytes.len() - 6;
         assert_eq!(changed, [at, at + 1]);
@@ -238,7 +240,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = refuse_external_data(&bytes);
-            let _ = free_output_batch(&mut bytes);
+            let _ = free_batch(&mut bytes);
         }
     }
 }

@@ -55,7 +55,7 @@ impl ModelPack {
     pub fn load(dir: &Path) -> Result<Self, PackError> {
         let Manifest { info, detector, recogniser, calibration } = Manifest::read(dir)?;
         let mut recogniser_model = read_model(dir, &recogniser.file, &recogniser.sha256)?;
-        onnx::free_output_batch(&mut recogniser_model)
+        onnx::free_batch(&mut recogniser_model)
             .map_err(|source| PackError::Model { file: recogniser.file.clone(), source })?;
         Ok(Self {
             info,

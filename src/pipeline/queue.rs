@@ -132,13 +132,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Takes back a job between its stages.
+    /// Takes back a job between its stages. Nobody is woken: the worker that returns a crop comes
+    /// for more work itself, and whatever else waits has woken somebody when it came.
     pub(super) fn return_crop(&self, mut job: CropJob) {
         let mut state = self.state();
         if state.closed.is_none() {
             job.caller.enters_queue();
             state.crops.push_back(job);
-            self.work.notify_one();
         }
     }
 
@@ -233,7 +233,9 @@ impl State {
         self.frames_before_crops = 0;
         let (now, size) = (Instant::now(), batch_sizes[index].min(self.crops.len()));
         let mut batch: Vec<CropJob> = self.crops.drain(..size).collect();
-        batch.iter_mut().for_each(|job| job.caller.leaves_queue(now));
+        for job in &mut batch {
+            job.caller.leaves_queue(now);
+        }
         batch
     }
 

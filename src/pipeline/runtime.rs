@@ -85,14 +85,19 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The precision is always named: OpenVINO's own default is bf16 on some processors, f32 on others.
+/// One thread, precision named (OpenVINO's own default is bf16 on some processors and f32 on
+/// others), and no pinning: with it each session pins its caller to the first core, so that all
+/// workers share that one.
 fn openvino(precision: &str) -> ExecutionProviderDispatch {
-    let config = format!(
-        r#"{{"CPU":{{"INFERENCE_PRECISION_HINT":"{precision}","INFERENCE_NUM_THREADS":"1","NUM_STREAMS":"1"}}}}"#
-    );
+    let device = serde_json::json!({"CPU": {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": "1",
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": "NO",
+    }});
     ep::OpenVINO::default()
         .with_device_type("CPU")
-        .with_arbitrary_config("load_config", config)
+        .with_arbitrary_config("load_config", device)
         .build()
 }
 
@@ -290,7 +295,7 @@ impl Tensor {
             let values = held.iter().map(|value| Ok(value.try_extract_tensor::<f32>()?.1));
             read(&values.collect::<ort::Result<Vec<_>>>()?)
         };
-        for (_, mut output) in outputs.iter_mut() {
+        for (_, mut output) in &mut outputs {
             wipe(output.try_extract_tensor_mut::<f32>()?.1);
         }
         Ok(answer)

@@ -152,9 +152,10 @@ fn every_caller_gets_the_embedding_of_its_own_frame() {
 #[test]
 fn frames_that_wait_together_share_a_batch() {
     let rig = Rig::new(64);
-    let waiting: Vec<_> = (0..17).map(|first| Box::pin(embed(&rig, first + 20))).collect();
-    let mut waiting = waiting;
-    waiting.iter_mut().for_each(|future| begin(future.as_mut()));
+    let mut waiting: Vec<_> = (20..37).map(|first| Box::pin(embed(&rig, first))).collect();
+    for future in &mut waiting {
+        begin(future.as_mut());
+    }
     rig.open(17);
     let answers = block_on(futures_util::future::join_all(waiting));
     let sizes: Vec<u32> = answers.iter().map(|a| a.as_ref().unwrap().timings.batch_size).collect();
@@ -325,7 +326,7 @@ fn auto_takes_a_provider_that_agrees_and_shows_the_table() {
         PipelineSettings { models_dir: models(), workers: Some(1), ..Default::default() };
     let pipeline = Pipeline::start(&settings).unwrap();
     let report = pipeline.report();
-    println!("{}", serde_json::to_string_pretty(report).unwrap());
+    eprintln!("{}", serde_json::to_string_pretty(report).unwrap());
     assert_eq!(report.providers.len(), Provider::ALL.len());
     let chosen = report.providers.iter().find(|line| line.provider == report.provider).unwrap();
     assert!(matches!(chosen.trial, Trial::Runs { agreement, .. } if agreement >= 0.998));
@@ -341,7 +342,7 @@ fn a_named_provider_that_does_not_run_is_an_error() {
     for provider in [Provider::Cuda, Provider::TensorRt] {
         match start(provider) {
             Some(StartError::Provider(ChoiceError::Runtime(RuntimeError::Session { .. }))) => {}
-            None => println!("{provider} runs here"),
+            None => eprintln!("{provider} runs here"),
             Some(other) => panic!("{other:?}"),
         }
     }
@@ -358,4 +359,45 @@ fn what_is_missing_is_told_with_the_remedy() {
     let settings =
         PipelineSettings { models_dir: models(), detector_size: 333, ..Default::default() };
     assert!(matches!(Pipeline::start(&settings).err(), Some(StartError::DetectorSize { .. })));
+}
+
+/// The cores on which a thread may run, from its folder below /proc.
+#[cfg(target_os = "linux")]
+fn allowed_cores(task: &Path) -> String {
+    let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("Cpus_allowed_list"));
+    line.unwrap_or_default().to_owned()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn workers_are_not_pinned_to_one_core() {
+    if !goldens::runs(Provider::OpenVinoBf16) {
+        eprintln!("left out: no OpenVINO here");
+        return;
+    }
+    let free = allowed_cores(Path::new("/proc/thread-self"));
+    let pipeline = started(Provider::OpenVinoBf16);
+    let ask = |_| pipeline.embed(photo("yaoming.jpg"), DEMANDS, Ticket::default());
+    // A thread is pinned only while it computes, so it is looked at meanwhile.
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| block_on(futures_util::future::join_all((0..64).map(ask))));
+        let mut seen = 0;
+        while !load.is_finished() {
+            let cores = workers_cores();
+            assert!(cores.iter().all(|c| *c == free), "{cores:?}, not {free}");
+            seen = seen.max(cores.len());
+        }
+        assert!(seen >= 2, "{seen} workers seen");
+    });
+}
+
+#[cfg(target_os = "linux")]
+fn workers_cores() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+    let name = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+    tasks
+        .filter(|task| name(task).starts_with("pipeline-"))
+        .map(|task| allowed_cores(&task))
+        .collect()
 }

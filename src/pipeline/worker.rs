@@ -89,7 +89,9 @@ impl<S: Stages> Worker<'_, S> {
                 Ok(())
             }
             Err(fault) => {
-                callers.into_iter().for_each(|caller| caller.answer(Err(PipelineError::Internal)));
+                for caller in callers {
+                    caller.answer(Err(PipelineError::Internal));
+                }
                 Err(fault)
             }
         }

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::codegen::http::HeaderValue;
 use tonic::metadata::MetadataMap;
 
 use super::fault::Fault;
 use crate::telemetry::{self, Rejected};
 
+/// The header in which a caller says how long it waits.
+pub(super) const TIMEOUT: &str = "grpc-timeout";
 /// When a refused caller should try again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -57,8 +60,13 @@ impl Admission {
 
 /// When the caller stops waiting: its `grpc-timeout`, or the default where it names none.
 pub(super) fn deadline(metadata: &MetadataMap, default: Duration) -> Instant {
-    let asked = metadata.get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(timeout);
+    let asked = metadata.get(TIMEOUT).and_then(|v| v.to_str().ok()).and_then(timeout);
     Instant::now() + asked.unwrap_or(default)
+}
+
+/// How long the caller waits, if it says so.
+pub(super) fn patience(header: Option<&HeaderValue>) -> Option<Duration> {
+    header.and_then(|value| value.to_str().ok()).and_then(timeout)
 }
 
 /// `1*8DIGIT unit`, as the gRPC specification writes time-outs.

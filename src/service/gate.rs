@@ -81,7 +81,9 @@ async fn answer(
     item: Result<proto::VerifyRequest, Status>,
 ) -> Result<proto::VerifyStreamResponse, Status> {
     use proto::verify_stream_response::Result as Answer;
-    let request = item?;
+    let request = item.map_err(|broken| {
+        Fault::of_transport(&broken).with_alternatives(alternatives(&shared, None)).into_status()
+    })?;
     let deadline = Instant::now() + shared.default_deadline();
     let gate = GateId::parse(request.gate_id.as_str()).ok();
     let result = match verify(&shared, &caller, request, deadline).await {

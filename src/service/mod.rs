@@ -16,6 +16,7 @@ mod enrollment;
 mod fault;
 mod from_wire;
 mod gate;
+mod in_time;
 pub mod json;
 mod listener;
 mod never_alone;

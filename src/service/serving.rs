@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::enrollment::EnrollmentService;
 use super::gate::GateService;
+use super::in_time::InTime;
 use super::listener::Listener;
 use super::never_alone::NeverFaceAlone;
 use super::notices::NoticesService;
@@ -131,10 +132,10 @@ fn router(
     let router = transport(limits, tls)?
         .add_service(health)
         .add_service(reflection)
-        .add_service(NeverFaceAlone(gate.max_decoding_message_size(bytes)))
-        .add_service(enrollment.max_decoding_message_size(bytes))
-        .add_service(operator.max_decoding_message_size(bytes))
-        .add_service(notices.max_decoding_message_size(bytes));
+        .add_service(NeverFaceAlone(InTime(gate.max_decoding_message_size(bytes))))
+        .add_service(InTime(enrollment.max_decoding_message_size(bytes)))
+        .add_service(InTime(operator.max_decoding_message_size(bytes)))
+        .add_service(InTime(notices.max_decoding_message_size(bytes)));
     Ok((reporter, router))
 }
 

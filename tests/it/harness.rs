@@ -29,7 +29,7 @@ pub(crate) const WIDTH: usize = 512;
 /// The policy of the documentation.
 pub(crate) const POLICY: &str = include_str!("../../docs/example-policy.toml");
 /// Longest wait for a service to serve: a loaded machine may be slow, and no test fails for that.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The models, fetched when they are not there.
 pub(crate) static MODELS: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -119,6 +119,23 @@ impl Service {
         Self { place, running, client }
     }
 
+    /// With this configuration file beside the harness's own settings.
+    pub(crate) async fn start_configured(place: Place, toml: &str) -> Self {
+        let file = place.path().join("assent.toml");
+        std::fs::write(&file, toml).expect("a configuration file");
+        let settings = config::load(Some(&file), place.overrides()).expect("valid settings");
+        let running = server::start(settings).await.expect("the service starts");
+        let client = connect(running.address()).await;
+        let service = Self { place, running, client };
+        service.apply(POLICY).await;
+        service
+    }
+
+    /// The notice of the example policy.
+    pub(crate) async fn notice(&self) -> proto::Notice {
+        notice(&self.client).await
+    }
+
     pub(crate) async fn apply(&self, toml: &str) -> proto::ApplyPolicyResponse {
         let request = proto::ApplyPolicyRequest { toml: toml.to_owned(), dry_run: false };
         self.client.apply_policy(request).await.expect("the policy applies")
@@ -146,6 +163,16 @@ pub(crate) async fn connect(address: SocketAddr) -> Client {
     Client::connect(&target).await.expect("the service is there")
 }
 
+/// The current notice of the example policy.
+pub(crate) async fn notice(client: &Client) -> proto::Notice {
+    let request = proto::GetNoticeRequest {
+        controller_id: CONTROLLER.to_owned(),
+        notice_id: "face-entry".to_owned(),
+        version: String::new(),
+    };
+    client.get_notice(request).await.expect("the notice").notice.expect("the notice")
+}
+
 /// A good enrolment of `subject` under a consent of its own for `scope`.
 pub(crate) async fn enrolment(
     client: &Client,
@@ -153,13 +180,7 @@ pub(crate) async fn enrolment(
     scope: &str,
     frames: Vec<proto::Probe>,
 ) -> proto::EnrollRequest {
-    let request = proto::GetNoticeRequest {
-        controller_id: CONTROLLER.to_owned(),
-        notice_id: "face-entry".to_owned(),
-        version: String::new(),
-    };
-    let notice = client.get_notice(request).await.expect("the notice").notice.expect("the notice");
-    enrolment_under(&notice, subject, scope, frames)
+    enrolment_under(&notice(client).await, subject, scope, frames)
 }
 
 /// The same, with the notice at hand.
@@ -230,7 +251,8 @@ pub(crate) fn embedded(seed: u64) -> proto::Probe {
     probe(proto::probe::Form::Embedding(face(seed)))
 }
 
-fn probe(form: proto::probe::Form) -> proto::Probe {
+/// A frame to enrol, in any form.
+pub(crate) fn probe(form: proto::probe::Form) -> proto::Probe {
     proto::Probe { form: Some(form) }
 }
 
@@ -244,7 +266,7 @@ pub(crate) fn verify_face(gate: &str, seed: u64) -> proto::VerifyRequest {
     verify(gate, proto::verify_request::Probe::Embedding(face(seed)))
 }
 
-/// A 1:N verification of the picture, crop or embedding `probe` at `gate`.
+/// A verification of any probe at `gate`.
 pub(crate) fn verify(gate: &str, probe: proto::verify_request::Probe) -> proto::VerifyRequest {
     proto::VerifyRequest {
         gate_id: gate.to_owned(),
@@ -304,6 +326,10 @@ impl Process {
         self.address
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A client, once health says SERVING.
     pub(crate) async fn client(&mut self) -> Client {
         let begun = Instant::now();
@@ -337,7 +363,7 @@ impl Drop for Process {
 }
 
 /// An address on loopback that was free a moment ago.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.local_addr().expect("its address")
 }

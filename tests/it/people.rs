@@ -37,8 +37,9 @@ const JPEG_QUALITY: u8 = 60;
 
 /// One in this many may be refused at enrolment for the quality of the photo.
 const MOST_REFUSED: usize = 100;
-/// Press photos show heads that an enrolment station would ask to turn back.
-const WIDE_POSE: &str = "[pipeline.quality]\nmax_yaw_degrees = 80\nmax_pitch_degrees = 80\n";
+/// Limits for press photos, which an enrolment station would ask to take again.
+const WIDE: &str =
+    "[pipeline.quality]\nmax_yaw_degrees = 80\nmax_pitch_degrees = 80\nsimilar_size = 1.0\n";
 
 /// One folder.
 #[derive(Clone)]
@@ -200,17 +201,18 @@ async fn service(scope: &str) -> Service {
     service
 }
 
-/// Enrols everybody. Those whose first photo shows a head turned too far, and nothing worse, are
-/// few; an operator who has no other photo of them widens the limits, and so does this.
+/// Enrols everybody. Few photos are refused, and rightly: a head turned too far, two people cheek
+/// to cheek. An operator who has looked at those and has no others widens the limits, as here.
 async fn enrol_all(service: Service, people: &[Person], scope: &str) -> Service {
     let refused = enrol(&service.client, people, scope).await;
     println!("people: refused at first: {refused:#?}");
     assert!(refused.len() <= people.len() / MOST_REFUSED, "few are refused for quality");
-    assert!(refused.values().all(|reason| reason.contains("turned")), "for their pose alone");
+    let known = |reason: &String| ["turned", "several faces"].iter().any(|r| reason.contains(r));
+    assert!(refused.values().all(known), "for nothing else");
 
     let place = service.stop().await;
     let file = place.path().join("assent.toml");
-    std::fs::write(&file, WIDE_POSE).unwrap();
+    std::fs::write(&file, WIDE).unwrap();
     let settings = config::load(Some(&file), place.overrides()).unwrap();
     let running = server::start(settings).await.unwrap();
     let client = connect(running.address()).await;

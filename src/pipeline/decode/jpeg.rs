@@ -8,12 +8,12 @@ use zune_jpeg::errors::DecodeErrors;
 
 use super::{DecodeError, Image, check_size, orientation};
 
-/// Most scans of a progressive picture. Encoders write about ten; each costs a pass over all
+/// Most scans of a picture. Encoders write up to about ten; each may cost a pass over all
 /// coefficients, which is what a "scan bomb" of a few kilobytes lives on.
 const SCANS: usize = 32;
 /// Largest side that the format can state.
 const SIDE: usize = 65_535;
-const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+const END_OF_IMAGE: u8 = 0xD9;
 const START_OF_SCAN: u8 = 0xDA;
 
 pub(super) fn decode(bytes: &[u8], limit: u64) -> Result<Image, DecodeError> {
@@ -26,18 +26,25 @@ pub(super) fn decode(bytes: &[u8], limit: u64) -> Result<Image, DecodeError> {
     decoder.decode_headers().map_err(malformed)?;
     let (width, height) = decoder.dimensions().ok_or(DecodeError::Truncated)?;
     check_size(width as u64, height as u64, limit)?;
-    check_end(bytes)?;
+    check_scans(bytes)?;
     let mut image = Image::black(width, height);
     decoder.decode_into(image.rgb_mut()).map_err(malformed)?;
     let turn = decoder.exif().map_or(1, |exif| orientation::of(exif));
     Ok(orientation::upright(image, turn))
 }
 
-/// The decoder fills a picture that ends early with grey; a gate must not decide on that.
-fn check_end(bytes: &[u8]) -> Result<(), DecodeError> {
-    let scan = first_scan(bytes).ok_or(DecodeError::Truncated)?;
-    let ends = bytes[scan..].windows(2).rev().any(|pair| pair == END_OF_IMAGE);
-    if ends { Ok(()) } else { Err(DecodeError::Truncated) }
+/// Checks the compressed part, in which markers cannot occur by chance.
+///
+/// The decoder fills a picture that ends early with grey; a gate must not decide on that. And it
+/// bounds the scans of progressive pictures only.
+fn check_scans(bytes: &[u8]) -> Result<(), DecodeError> {
+    let first = first_scan(bytes).ok_or(DecodeError::Truncated)?;
+    let count = |marker| bytes[first..].windows(2).filter(|pair| *pair == [0xFF, marker]).count();
+    if count(START_OF_SCAN) > SCANS {
+        let reason = format!("more than {SCANS} scans");
+        return Err(DecodeError::Malformed { format: "JPEG", reason });
+    }
+    if count(END_OF_IMAGE) == 0 { Err(DecodeError::Truncated) } else { Ok(()) }
 }
 
 /// Offset of the first scan: the segments before it state their lengths. (A thumbnail inside one

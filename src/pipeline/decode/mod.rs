@@ -91,17 +91,23 @@ pub enum DecodeError {
 
 /// Decodes a JPEG or PNG of at most `limit` pixels, upright.
 pub(super) fn encoded(bytes: &[u8], limit: u64) -> Result<Image, DecodeError> {
-    let (format, decoder): (&'static str, fn(&[u8], u64) -> Result<Image, DecodeError>) =
-        if bytes.starts_with(&JPEG_MAGIC) {
-            ("JPEG", jpeg::decode)
-        } else if bytes.starts_with(&PNG_MAGIC) {
-            ("PNG", png::decode)
-        } else if bytes.is_empty() {
-            return Err(DecodeError::Empty);
-        } else {
-            return Err(DecodeError::UnknownFormat);
-        };
-    catch_unwind(AssertUnwindSafe(|| decoder(bytes, limit))).unwrap_or_else(|_panic| {
+    if bytes.starts_with(&JPEG_MAGIC) {
+        contained("JPEG", || jpeg::decode(bytes, limit))
+    } else if bytes.starts_with(&PNG_MAGIC) {
+        contained("PNG", || png::decode(bytes, limit))
+    } else if bytes.is_empty() {
+        Err(DecodeError::Empty)
+    } else {
+        Err(DecodeError::UnknownFormat)
+    }
+}
+
+/// Runs a decoding library so that its panic is a malformed picture.
+fn contained(
+    format: &'static str,
+    decode: impl FnOnce() -> Result<Image, DecodeError>,
+) -> Result<Image, DecodeError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_panic| {
         Err(DecodeError::Malformed { format, reason: "the decoder gave up".into() })
     })
 }

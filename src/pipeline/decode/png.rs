@@ -36,7 +36,7 @@ fn to_rgb(samples: &[u8], color: ColorType, image: &mut Image) {
     let pixels = image.rgb_mut().chunks_exact_mut(3);
     match color {
         ColorType::Rgb => {
-            pixels.zip(samples.chunks_exact(3)).for_each(|(p, s)| p.copy_from_slice(s))
+            pixels.zip(samples.chunks_exact(3)).for_each(|(p, s)| p.copy_from_slice(s));
         }
         ColorType::Rgba => {
             pixels.zip(samples.chunks_exact(4)).for_each(|(p, s)| p.copy_from_slice(&s[..3]));

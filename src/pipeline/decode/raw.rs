@@ -109,11 +109,7 @@ fn bt601(luma: u8, u: i32, v: i32) -> [u8; 3] {
     const HALF: i32 = 1 << (SHIFT - 1);
     let y = (i32::from(luma) - 16).max(0) * 1_220_542;
     let (u, v) = (u - 128, v - 128);
-    let channel = |sum: i32| {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-        {
-            ((y + sum + HALF) >> SHIFT).clamp(0, 255) as u8
-        }
-    };
+    #[expect(clippy::cast_sign_loss, reason = "clamped")]
+    let channel = |sum: i32| ((y + sum + HALF) >> SHIFT).clamp(0, 255) as u8;
     [channel(1_673_527 * v), channel(-852_492 * v - 409_993 * u), channel(2_116_026 * u)]
 }

@@ -193,7 +193,11 @@ fn to_yuv([r, g, b]: [f32; 3]) -> [u8; 3] {
         128.0 + (-37.797 * r - 74.203 * g + 112.0 * b) / 255.0,
         128.0 + (112.0 * r - 93.786 * g - 18.214 * b) / 255.0,
     ]
-    .map(|v| v.round() as u8)
+    .map(|v| (0..=255_u8).min_by(|a, b| distance(*a, v).total_cmp(&distance(*b, v))).unwrap())
+}
+
+fn distance(sample: u8, wanted: f32) -> f32 {
+    (f32::from(sample) - wanted).abs()
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn subsampled_formats_agree_with_rgb_and_with_each_other() {
         let i420 = raw(&frame(PixelFormat::I420, 2, 4, 4, i420), LIMIT).unwrap();
         assert_eq!(nv12.rgb(), i420.rgb());
         for (sample, wanted) in nv12.rgb().iter().zip(colour.iter().cycle()) {
-            assert!((f32::from(*sample) - wanted).abs() <= 2.0, "{sample} for {colour:?}");
+            assert!(distance(*sample, *wanted) <= 2.0, "{sample} for {colour:?}");
         }
     }
 }
@@ -244,7 +248,7 @@ proptest! {
         cut in any::<prop::sample::Index>(),
         as_png in any::<bool>(),
     ) {
-        let data: Vec<u8> = (0..40 * 40 * 3).map(|i| (i * 7 % 251) as u8).collect();
+        let data: Vec<u8> = (0..40 * 40 * 3).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
         let mut bytes = if as_png {
             png(40, 40, ::png::ColorType::Rgb, ::png::BitDepth::Eight, &data)
         } else {
@@ -259,5 +263,45 @@ proptest! {
         if let Ok(image) = encoded(&bytes[..length], 1_000_000) {
             prop_assert!(image.width() * image.height() <= 1_000_000);
         }
+    }
+}
+
+/// Pictures of 16 x 16 pixels, all of one colour, made by libjpeg-turbo.
+mod drawn {
+    pub(super) const GREY_94: &str = "ffd8ffe000104a46494600010100000100010000ffdb0043000302020302020303030304030304050805050404050a070706080c0a0c0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816141812141514ffc0000b080010001001011100ffc4001500010100000000000000000000000000000007ffc40014100100000000000000000000000000000000ffda0008010100003f009200ffd9";
+    pub(super) const CMYK: &str = "ffd8ffee000e41646f626500640000000000ffdb0043000302020302020303030304030304050805050404050a070706080c0a0c0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816141812141514ffc000140800100010044311004d11005911004b1100ffc40017000101010100000000000000000000000000080709ffc40014100100000000000000000000000000000000ffda000e0443004d0059004b00003f00b010a31a754c000001ffd9";
+    pub(super) const RGB: &str = "ffd8ffee000e41646f626500640000000000ffdb0043000302020302020303030304030304050805050404050a070706080c0a0c0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816141812141514ffc00011080010001003521100471100421100ffc400160001010100000000000000000000000000000807ffc40014100100000000000000000000000000000000ffda000c03520047004200003f00b010a31a00001fffd9";
+    pub(super) const PROGRESSIVE: &str = "ffd8ffe000104a46494600010100000100010000ffdb0043000302020302020303030304030304050805050404050a070706080c0a0c0c0b0a0b0b0d0e12100d0e110e0b0b1016101113141515150c0f171816141812141514ffdb00430103040405040509050509140d0b0d1414141414141414141414141414141414141414141414141414141414141414141414141414141414141414141414141414ffc20011080010001003012200021101031101ffc4001500010100000000000000000000000000000006ffc4001501010100000000000000000000000000000207ffda000c030100021003100000019102cbffc40014100100000000000000000000000000000020ffda00080101000105021fffc40014110100000000000000000000000000000000ffda0008010301013f017fffc40014110100000000000000000000000000000000ffda0008010201013f017fffc40014100100000000000000000000000000000020ffda0008010100063f021fffc40014100100000000000000000000000000000020ffda0008010100013f211fffda000c03010002000300000010ff00ffc40014110100000000000000000000000000000000ffda0008010301013f107fffc40014110100000000000000000000000000000000ffda0008010201013f107fffc40014100100000000000000000000000000000020ffda0008010100013f101fffd9";
+}
+
+#[test]
+fn every_kind_of_jpeg_becomes_rgb() {
+    let colour = [200.0, 40.0, 90.0];
+    let cases = [
+        (drawn::GREY_94, [94.0; 3]),
+        (drawn::CMYK, colour),
+        (drawn::RGB, colour),
+        (drawn::PROGRESSIVE, colour),
+    ];
+    for (file, wanted) in cases {
+        let image = encoded(&hex::decode(file).unwrap(), LIMIT).unwrap();
+        assert_eq!((image.width(), image.height()), (16, 16));
+        for (sample, wanted) in image.rgb().iter().zip(wanted.iter().cycle()) {
+            assert!(distance(*sample, *wanted) <= 2.0, "{:?}, not {wanted:?}", image.pixel(0, 0));
+        }
+    }
+}
+
+#[test]
+fn thousands_of_scans_are_refused() {
+    for file in [drawn::PROGRESSIVE, drawn::RGB] {
+        let mut bytes = hex::decode(file).unwrap();
+        let end = bytes.split_off(bytes.len() - 2);
+        let scan = bytes.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap();
+        let last = bytes[scan..].to_vec();
+        bytes.extend(last.repeat(5_000));
+        bytes.extend(end);
+        let refusal = encoded(&bytes, LIMIT).err();
+        assert!(matches!(refusal, Some(DecodeError::Malformed { .. })), "{refusal:?}");
     }
 }
