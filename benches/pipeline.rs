@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use assent::pipeline::{
-    Embedded, FaceDemands, Frame, Pipeline, PipelineError, PipelineSettings, Ticket, fetch,
+    Company, Embedded, FaceDemands, Frame, Pipeline, PipelineError, PipelineSettings, Ticket, fetch,
 };
 
 /// Requests at once in the throughput run.
 const AT_ONCE: usize = 16;
 /// What the gates of a small office ask.
-const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 20.0, single_face: false };
+const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 20.0, company: Company::Any };
 
 type Answer = (Duration, Result<Embedded, PipelineError>);
 

@@ -26,9 +26,12 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
         .map_err(|_not_text| Failure::new(Exit::Usage, "the file is not UTF-8 text"))?;
     let client = args.connection.connect().await?;
     let request = proto::ApplyPolicyRequest { toml, dry_run: args.dry_run };
-    let response = client.apply_policy(request).await.map_err(|error| {
-        let failure = Failure::from(error);
-        failure.about(&args.file)
+    let response = client.apply_policy(request).await.map_err(|mut error| {
+        // The field of the request is the file.
+        if let Some(message) = error.message.strip_prefix("toml: ") {
+            error.message = message.to_owned();
+        }
+        Failure::from(error).about(&args.file)
     })?;
     if json {
         output::print_json("ApplyPolicyResponse", &response);
@@ -133,7 +136,11 @@ pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
         probe: Some(proto::verify_request::Probe::Encoded(proto::EncodedFrame { data })),
         ..proto::VerifyRequest::default()
     };
-    let response = client.verify(request).await?;
+    let response = client.verify(request).await.map_err(|error| {
+        let of_photo = error.field.as_deref() == Some("probe");
+        let failure = Failure::from(error);
+        if of_photo { failure.about(&args.photo) } else { failure }
+    })?;
     if json {
         output::print_json("VerifyResponse", &response);
     } else {

@@ -30,15 +30,26 @@ pub(super) struct ConnectionArgs {
     key: Option<PathBuf>,
 }
 
+/// What to look at when nobody answers.
+const UNREACHABLE: &str = "is `assent serve` running there? --server (or ASSENT_SERVER) names \
+     another address: http:// where it serves --plaintext, https:// where it serves TLS";
+
 impl ConnectionArgs {
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        if !["http://", "https://"].iter().any(|scheme| self.server.starts_with(scheme)) {
+            let message = format!(
+                "--server {}: must begin with http:// or https://, such as http://127.0.0.1:7400",
+                self.server
+            );
+            return Err(Failure::new(Exit::Usage, message));
+        }
         let ca = self.ca.as_deref().map(read).transpose()?;
         let identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
             _ => None,
         };
         let target = Target { url: self.server.clone(), ca, identity };
-        Ok(Client::connect(&target).await?)
+        Client::connect(&target).await.map_err(|error| Failure::from(error).advise(UNREACHABLE))
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct EnrollArgs {
 pub(super) async fn run(args: &EnrollArgs, json: bool) -> Outcome {
     let text = String::from_utf8(read(&args.consent)?)
         .map_err(|_not_text| Failure::new(Exit::Usage, "the consent file is not UTF-8 text"))?;
-    let consent = ConsentFile::parse(&text)?;
+    let consent = ConsentFile::parse(&text).map_err(|failure| failure.about(&args.consent))?;
     match &args.from {
         Some(folder) => bulk(args, folder, &consent, json).await,
         None => single(args, &consent, json).await,

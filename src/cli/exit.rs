@@ -77,6 +77,13 @@ impl Failure {
         self
     }
 
+    /// Adds what to do about it, on a line of its own.
+    pub(super) fn advise(mut self, advice: &str) -> Self {
+        self.message.push_str("\n  ");
+        self.message.push_str(advice);
+        self
+    }
+
     /// Says what went wrong on standard error.
     pub(super) fn report(&self) -> Exit {
         eprintln!("assent: {}", self.message);
@@ -98,7 +105,23 @@ impl From<ClientError> for Failure {
             message.push_str("\n  other way in: ");
             message.push_str(&super::output::way(way));
         }
-        Self::new(exit, message)
+        let this = Self::new(exit, message);
+        match advice(&error) {
+            Some(advice) => this.advise(advice),
+            None => this,
+        }
+    }
+}
+
+/// What to do about a refusal that the service cannot know the remedy of.
+fn advice(error: &ClientError) -> Option<&'static str> {
+    match (error.reason.as_deref(), error.code.name()) {
+        (Some("GATE_UNKNOWN"), _) => Some("gates come with a policy: `assent apply FILE`"),
+        (Some("REVOKED" | "KEY_REUSED" | "CONSENT_USED"), _) => Some(
+            "every enrolment needs a consent of its own: give the consent file a new consent_id",
+        ),
+        (_, "NOT_FOUND") => Some("notices come with a policy: `assent apply FILE`"),
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use super::verify::record_stages;
 use super::{Engine, Probe, ProbeFault, VerifyError};
 use crate::consent::{Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, ErrorRate, Sha256};
 use crate::index::{IndexError, NewTemplate};
-use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
+use crate::pipeline::{Company, DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
 use crate::store::{IdempotentWrite, PriorAnswer, StoreError, StoredRecord};
 use crate::telemetry::{self, Stage};
 use crate::types::{
@@ -236,7 +236,7 @@ impl Engine {
             Probe::Frame(picture) => picture,
         };
         let demands =
-            FaceDemands { min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX, single_face: true };
+            FaceDemands { min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX, company: Company::Aside };
         match self.pipeline.embed(picture, demands, Ticket { deadline }).await {
             Ok(Embedded { embedding, quality, timings }) => {
                 record_stages(&timings);

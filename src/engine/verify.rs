@@ -8,7 +8,9 @@ use thiserror::Error;
 use super::{Engine, Probe, ProbeFault};
 use crate::consent::{Alternatives, Comparison, GatePass, GateRefusal, Grant, Intent};
 use crate::index::{Found, IndexError, Match};
-use crate::pipeline::{DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
+use crate::pipeline::{
+    Company, DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket,
+};
 use crate::telemetry::{self, Stage};
 use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
 
@@ -222,7 +224,7 @@ impl Engine {
         };
         let demands = FaceDemands {
             min_eye_distance_px: pixels(pass.gate().min_eye_distance_px),
-            single_face: pass.gate().single_face,
+            company: if pass.gate().single_face { Company::Smaller } else { Company::Any },
         };
         match self.pipeline.embed(frame, demands, Ticket { deadline }).await {
             Ok(Embedded { embedding, quality, timings }) => {

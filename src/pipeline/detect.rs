@@ -128,18 +128,19 @@ fn suppress(mut faces: Vec<Face>, same_face: f32) -> Vec<Face> {
     kept
 }
 
-/// The face that the picture is about: large and near the middle (InsightFace's rule, area less
-/// twice the squared distance of the box's centre from the frame's).
+/// The face that the picture is about: the most prominent one.
 pub(super) fn main_face<'a>(faces: &'a [Face], image: &Image) -> Option<&'a Face> {
+    faces.iter().max_by(|a, b| prominence(a, image).total_cmp(&prominence(b, image)))
+}
+
+/// Large and near the middle: InsightFace's rule, area less twice the squared distance of the
+/// box's centre from the frame's. Square pixels; negative far from the middle.
+pub(super) fn prominence(face: &Face, image: &Image) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "sides are at most 65,535")]
     let middle = [image.width() as f32 / 2.0, image.height() as f32 / 2.0];
-    let rank = |face: &Face| {
-        let [left, top, right, bottom] = face.bounds;
-        let offset =
-            [f32::midpoint(left, right) - middle[0], f32::midpoint(top, bottom) - middle[1]];
-        face.area() - 2.0 * (offset[0] * offset[0] + offset[1] * offset[1])
-    };
-    faces.iter().max_by(|a, b| rank(a).total_cmp(&rank(b)))
+    let [left, top, right, bottom] = face.bounds;
+    let offset = [f32::midpoint(left, right) - middle[0], f32::midpoint(top, bottom) - middle[1]];
+    face.area() - 2.0 * (offset[0] * offset[0] + offset[1] * offset[1])
 }
 
 #[cfg(test)]

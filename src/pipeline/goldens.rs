@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::detect::{Detector, main_face};
 use super::embed::Recogniser;
 use super::frame::{Frame, Image, PixelFormat, RawFrame};
-use super::job::{FaceDemands, StageTimings};
+use super::job::{Company, FaceDemands, StageTimings};
 use super::pack::ModelPack;
 use super::runtime::{Provider, Runtime};
 use super::settings::PipelineSettings;
@@ -110,7 +110,7 @@ fn worst_cosine(provider: Provider) -> f32 {
         for golden in Golden::all().iter().filter(|golden| golden.detector_size == size) {
             let frame = raw(&golden.image(&models));
             let mut timings = StageTimings::default();
-            let demands = FaceDemands { min_eye_distance_px: 0.0, single_face: false };
+            let demands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
             let face = stages.face(frame, demands, &mut timings).unwrap();
             let found = stages.embed(&[face]).unwrap().remove(0);
             let wanted = Embedding::normalise(golden.embedding.clone()).unwrap();

@@ -15,8 +15,19 @@ use crate::types::{Embedding, Quality};
 pub struct FaceDemands {
     /// Least distance between the eyes, pixels of the frame.
     pub min_eye_distance_px: f32,
-    /// Refuse frames with another face of similar size.
-    pub single_face: bool,
+    /// Whose company speaks against the frame.
+    pub company: Company,
+}
+
+/// Which other faces in a frame are tolerated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Any: the main face is taken.
+    Any,
+    /// Those that leave no doubt about the main face: smaller, or further from the middle.
+    Aside,
+    /// Only much smaller ones, wherever they are.
+    Smaller,
 }
 
 /// How long an answer is wanted.

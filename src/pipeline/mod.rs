@@ -56,7 +56,7 @@ use tokio::sync::oneshot;
 pub use choice::{Candidate, ChoiceError, Trial};
 pub use decode::DecodeError;
 pub use frame::{Frame, PixelFormat, RawFrame};
-pub use job::{Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
+pub use job::{Company, Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
 pub use onnx::OnnxError;
 pub use pack::{ModelPack, PackError, PackInfo, PackListing, list_packs};
 pub use quality::QualityThresholds;
@@ -72,12 +72,12 @@ use stages::ModelStages;
 /// Turns frames into embeddings.
 ///
 /// ```no_run
-/// use assent::pipeline::{FaceDemands, Frame, Pipeline, PipelineSettings, Ticket};
+/// use assent::pipeline::{Company, FaceDemands, Frame, Pipeline, PipelineSettings, Ticket};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let pipeline = Pipeline::start(&PipelineSettings::default())?;
 /// let photo = Frame::Encoded(std::fs::read("photo.jpg")?.into());
-/// let demands = FaceDemands { min_eye_distance_px: 20.0, single_face: true };
+/// let demands = FaceDemands { min_eye_distance_px: 20.0, company: Company::Aside };
 /// let face = pipeline.embed(photo, demands, Ticket::default()).await?;
 /// println!("{} dimensions in {:?}", face.embedding.width(), face.timings.embed);
 /// # Ok(())

@@ -116,7 +116,7 @@ pub fn list_packs(models_dir: &Path) -> Result<Vec<PackListing>, PackError> {
 #[derive(Debug, Error)]
 pub enum PackError {
     /// A file cannot be read.
-    #[error("cannot read {}: run models/fetch.sh", path.display())]
+    #[error("cannot read {} (run `assent models fetch`)", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -150,7 +150,7 @@ pub enum PackError {
         what: &'static str,
     },
     /// A file is not the one that the manifest means.
-    #[error("{} has sha256 {actual}, the manifest says {expected}: run models/fetch.sh", path.display())]
+    #[error("{} has sha256 {actual}, the manifest says {expected} (run `assent models fetch`)", path.display())]
     Hash {
         /// The file.
         path: PathBuf,

@@ -5,9 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FaceDemands;
+use super::detect::prominence;
 use super::frame::{CROP, Image};
 use super::geometry::{Face, Point};
+use super::{Company, FaceDemands};
 use crate::types::{Quality, QualityReason};
 
 /// How far the nose tip stands out of the plane of the eyes, in distances between the eyes.
@@ -185,10 +186,7 @@ pub(super) fn of_face(
         (QualityReason::TooSmall, face.eye_distance() < demands.min_eye_distance_px),
         (QualityReason::Turned, turned),
         (QualityReason::CutOff, cut_share(face, image) > limits.max_cut_share),
-        (
-            QualityReason::SeveralFaces,
-            demands.single_face && has_company(face, all, limits.similar_size),
-        ),
+        (QualityReason::SeveralFaces, has_company(face, all, image, demands.company, limits)),
     ];
     let mut quality = of_crop(crop, limits);
     quality.detector_score = face.score;
@@ -217,9 +215,28 @@ fn cut_share(face: &Face, image: &Image) -> f32 {
     outside(left, right, w).max(outside(top, bottom, h))
 }
 
-fn has_company(face: &Face, all: &[Face], similar: f32) -> bool {
-    let limit = face.eye_distance() * similar;
-    all.iter().any(|other| other != face && other.eye_distance() >= limit)
+/// Whether somebody in the frame is more than `tolerated`.
+///
+/// An enrolment tolerates bystanders, because the person stands in the middle and near, and the
+/// photo is of that person; it refuses a frame in which the choice of the main face was close, by
+/// the very measure that chose it. Areas grow with the square of a size.
+fn has_company(
+    face: &Face,
+    all: &[Face],
+    image: &Image,
+    tolerated: Company,
+    limits: &QualityThresholds,
+) -> bool {
+    let similar = limits.similar_size;
+    let is_company = |other: &Face| match tolerated {
+        Company::Any => false,
+        Company::Aside => {
+            let main = prominence(face, image);
+            prominence(other, image) >= main - (1.0 - similar * similar) * main.abs()
+        }
+        Company::Smaller => other.eye_distance() >= face.eye_distance() * similar,
+    };
+    all.iter().any(|other| other != face && is_company(other))
 }
 
 #[cfg(test)]
@@ -227,7 +244,8 @@ mod tests {
     use super::*;
     use crate::pipeline::align::TEMPLATE;
 
-    const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 20.0, single_face: true };
+    const DEMANDS: FaceDemands =
+        FaceDemands { min_eye_distance_px: 20.0, company: Company::Smaller };
 
     fn frontal() -> Face {
         Face { score: 0.9, bounds: [20.0, 20.0, 92.0, 110.0], points: TEMPLATE }
@@ -274,6 +292,29 @@ mod tests {
         let mut far = frontal();
         far.points = far.points.map(|[x, y]| [x / 3.0, y / 3.0]);
         assert_eq!(reasons(&frontal(), &[frontal(), far], &crop(100, 150)), []);
+    }
+
+    #[test]
+    fn company_of_similar_size_counts_where_the_choice_of_the_main_face_was_close() {
+        let at = |x: f32, size: f32| Face {
+            score: 0.9,
+            bounds: [x - 50.0 * size, 60.0, x + 50.0 * size, 60.0 + 120.0 * size],
+            points: TEMPLATE.map(|[px, py]| [x + (px - 56.0) * size, 60.0 + py * size]),
+        };
+        let image = Image::black(400, 240);
+        let has = |main: Face, other: Face, tolerated| {
+            let limits = QualityThresholds::default();
+            has_company(&main, &[main, other], &image, tolerated, &limits)
+        };
+        let (alone, beside) = (at(200.0, 1.0), at(310.0, 0.9));
+        assert!(!has(alone, beside, Company::Aside), "a bystander at the edge");
+        assert!(has(alone, beside, Company::Smaller));
+        let (left, right) = (at(145.0, 1.0), at(255.0, 0.95));
+        assert!(has(left, right, Company::Aside), "two side by side: who is it?");
+        assert!(has(left, right, Company::Smaller));
+        assert!(!has(left, right, Company::Any));
+        let (edge, other_edge) = (at(60.0, 1.0), at(350.0, 0.95));
+        assert!(has(edge, other_edge, Company::Aside), "nobody is in the middle");
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn openvino(precision: &str) -> ExecutionProviderDispatch {
 #[derive(Debug, Error)]
 pub enum RuntimeError {
     /// No file says which library to load.
-    #[error("no ONNX Runtime below {}: run models/fetch.sh", path.display())]
+    #[error("no ONNX Runtime below {} (run `assent models fetch`)", path.display())]
     Missing {
         /// The file looked for.
         path: PathBuf,
@@ -113,7 +113,7 @@ pub enum RuntimeError {
         source: std::io::Error,
     },
     /// The library does not load.
-    #[error("cannot load ONNX Runtime from {}: run models/fetch.sh", path.display())]
+    #[error("cannot load ONNX Runtime from {} (run `assent models fetch`)", path.display())]
     Load {
         /// The library.
         path: PathBuf,

@@ -13,7 +13,7 @@ use super::stages::{StageError, Stages};
 use super::*;
 use crate::types::{Embedding, Quality, QualityReason};
 
-const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 0.0, single_face: false };
+const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
 
 /// Stages without models: a frame's first byte says what becomes of it.
 struct Fake {
@@ -289,7 +289,7 @@ fn refusals_say_why() {
     let wrong = Frame::Encoded(b"no picture".to_vec().into());
     let unknown = PipelineError::Decode(DecodeError::UnknownFormat);
     assert_eq!(ask(wrong, DEMANDS), Some(unknown));
-    let one = FaceDemands { single_face: true, ..DEMANDS };
+    let one = FaceDemands { company: Company::Smaller, ..DEMANDS };
     assert!(matches!(ask(photo("players.jpg"), one), Some(PipelineError::SeveralFaces(_))));
     let near = FaceDemands { min_eye_distance_px: 200.0, ..DEMANDS };
     let Some(PipelineError::LowQuality(quality)) = ask(photo("yaoming.jpg"), near) else {

@@ -16,7 +16,7 @@ pub enum QualityReason {
     Dark,
     /// Overexposed.
     Overexposed,
-    /// More than one face of similar size.
+    /// More than one face, so that it is not clear whose is meant, or the gate wants one alone.
     SeveralFaces,
     /// Cut off by the frame's edge.
     CutOff,

@@ -298,6 +298,11 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `assent serve`; it is not serving yet.
     pub(crate) fn spawn(place: &Place) -> Self {
+        Self::spawn_with(place, &[])
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn spawn_with(place: &Place, arguments: &[&str]) -> Self {
         let address = free_address();
         let child = Command::new(env!("CARGO_BIN_EXE_assent"))
             .args(["serve", "--plaintext", "--no-metrics", "--provider", "cpu"])
@@ -308,6 +313,7 @@ impl Process {
             .arg(place.root_key())
             .arg("--models-dir")
             .arg(&*MODELS)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -3,11 +3,15 @@
 #![allow(clippy::assigning_clones, reason = "tables of spoilt fields read better so")]
 
 mod access; // who may call what: every role, every RPC, every kind of bad credential
+mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
 mod harness; // services in this process and as child processes, clients, requests, faces
 mod hostile; // picture bombs, floods, late and abandoned requests
+mod kills; // kill -9 during enrolment and revocation, a hundred times each
 mod layers; // the table of ranks and what must be absent, read from the source
 mod observability; // metrics, logs, health, reflection, drain, failed starts
+mod people; // a thousand real people, found again; strangers, sent away
 mod readme; // the README's snippets are in it word for word, and work
 mod refusals; // every bad input of REQUIREMENTS: a clear refusal, nothing stored
 mod story; // the demo's story, told twice: in process, and as the program
+mod streams; // VerifyStream, EnrollStream, vanishing clients, shared batches

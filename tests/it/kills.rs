@@ -1,0 +1,394 @@
+//! kill -9 of the program while enrolments and revocations are in flight: what was acknowledged
+//! holds (P2, P4), what was not acknowledged holds whole or not at all.
+//!
+//! One store lives through all kills. A kill counts for a kind of call only when at least one call
+//! of that kind had begun before it and was never answered.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use assent::service::client::Client;
+use assent::service::proto;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+
+use crate::harness::{
+    CONTROLLER, GATE, POLICY, Place, Process, Service, embedded, enrolment_under, matched,
+    revoke_subject, verify_face,
+};
+
+/// Kills of each kind.
+const KILLS: u32 = 100;
+/// Cycles after which the test gives up on having that many.
+const MOST_CYCLES: u32 = 130;
+/// Callers of each kind at once.
+const CALLERS: usize = 4;
+/// The kill comes at a random moment within this time after the callers' start, milliseconds.
+const LATEST_KILL_MS: u64 = 60;
+/// Living people that there are at least when revocations begin.
+const POOL: usize = 48;
+/// People of earlier cycles that are looked at after each restart, of each kind; all at the end.
+const SAMPLE: usize = 12;
+/// Questions at once.
+const ASKED_AT_ONCE: usize = 8;
+/// The least that the models need: probes are embeddings here.
+const CONFIG: &str = "[pipeline]\nworkers = 1\nmax_batch = 1\n";
+
+/// Somebody whose enrolment was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Person {
+    number: u64,
+    record: String,
+}
+
+/// What the service says about somebody, at the gate and at the desk.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Held(String),
+    Absent,
+    /// Gate and desk disagree.
+    Torn(String),
+}
+
+/// A broken promise.
+#[derive(Debug, PartialEq, Eq)]
+enum Harm {
+    Lost,
+    Revived,
+    Torn,
+}
+
+fn subject(number: u64) -> String {
+    format!("person-{number}")
+}
+
+async fn look(client: &Client, number: u64) -> Seen {
+    let subject_ref = subject(number);
+    let verdict = client.verify(verify_face(GATE, number)).await.unwrap();
+    let at_gate = matched(&verdict).map(|_| verdict.r#match.clone().unwrap());
+    let request = proto::DescribeSubjectRequest {
+        controller_id: CONTROLLER.to_owned(),
+        subject_ref: subject_ref.clone(),
+    };
+    let held = client.describe_subject(request).await.unwrap().records;
+    match (at_gate, held.as_slice()) {
+        (None, []) => Seen::Absent,
+        (Some(found), [record])
+            if found.subject_ref == subject_ref
+                && found.record_id == record.record_id
+                && record.live =>
+        {
+            Seen::Held(found.record_id)
+        }
+        (found, held) => Seen::Torn(format!("{subject_ref}: at the gate {found:?}, held {held:?}")),
+    }
+}
+
+/// What is wrong with somebody who was enrolled, and not revoked.
+fn harm_to_living(person: &Person, seen: &Seen) -> Option<Harm> {
+    match seen {
+        Seen::Held(record) if *record == person.record => None,
+        Seen::Held(_) | Seen::Torn(_) => Some(Harm::Torn),
+        Seen::Absent => Some(Harm::Lost),
+    }
+}
+
+/// What is wrong with somebody who was revoked.
+fn harm_to_gone(seen: &Seen) -> Option<Harm> {
+    match seen {
+        Seen::Absent => None,
+        Seen::Held(_) => Some(Harm::Revived),
+        Seen::Torn(_) => Some(Harm::Torn),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    enrolment_kills: u32,
+    revocation_kills: u32,
+    enrolments_acked: usize,
+    revocations_acked: usize,
+    /// Not acknowledged: how many were there after the restart, and how many were not.
+    enrolments_cut: (usize, usize),
+    revocations_cut: (usize, usize),
+    looks: usize,
+    lost: usize,
+    revived: usize,
+    torn: usize,
+}
+
+impl Tally {
+    fn note(&mut self, who: u64, harm: Option<Harm>) {
+        self.looks += 1;
+        let Some(harm) = harm else { return };
+        eprintln!("{}: {harm:?}", subject(who));
+        match harm {
+            Harm::Lost => self.lost += 1,
+            Harm::Revived => self.revived += 1,
+            Harm::Torn => self.torn += 1,
+        }
+    }
+}
+
+/// What the callers know about everybody.
+#[derive(Default)]
+struct Ledger {
+    living: Vec<Person>,
+    gone: Vec<u64>,
+    /// Never answered.
+    cut_enrolments: Vec<proto::EnrollRequest>,
+    cut_revocations: Vec<Person>,
+    next: u64,
+    tally: Tally,
+}
+
+/// splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % limit
+    }
+
+    fn some<T: Clone>(&mut self, of: &[T], count: usize) -> Vec<T> {
+        let pick = |_| of[usize::try_from(self.below(of.len() as u64)).unwrap()].clone();
+        if of.is_empty() { Vec::new() } else { (0..count).map(pick).collect() }
+    }
+}
+
+fn request(notice: &proto::Notice, number: u64) -> proto::EnrollRequest {
+    enrolment_under(notice, &subject(number), "north-gate", vec![embedded(number)])
+}
+
+fn number(request: &proto::EnrollRequest) -> u64 {
+    request.subject_ref.trim_start_matches("person-").parse().unwrap()
+}
+
+/// The example policy; duplicates are flagged, so that enrolments do not wait for each other.
+fn policy() -> String {
+    POLICY.replace("duplicates = \"refuse\"", "duplicates = \"flag\"")
+}
+
+async fn notice(client: &Client) -> proto::Notice {
+    let request = proto::GetNoticeRequest {
+        controller_id: CONTROLLER.to_owned(),
+        notice_id: "face-entry".to_owned(),
+        version: String::new(),
+    };
+    client.get_notice(request).await.unwrap().notice.unwrap()
+}
+
+impl Ledger {
+    /// Settles what the last kill cut off: whole or not at all, and repeated to its end.
+    async fn settle(&mut self, client: &Client) {
+        for request in std::mem::take(&mut self.cut_enrolments) {
+            let who = number(&request);
+            let seen = look(client, who).await;
+            let again = client.enroll(request).await.expect("the repeated call is answered");
+            match &seen {
+                Seen::Absent => self.tally.enrolments_cut.1 += 1,
+                Seen::Held(_) | Seen::Torn(_) => self.tally.enrolments_cut.0 += 1,
+            }
+            let person = Person { number: who, record: again.record_id };
+            // Repeating the call answers with the record that was there, where one was.
+            let harm = if seen == Seen::Absent { None } else { harm_to_living(&person, &seen) };
+            self.tally.note(who, harm);
+            self.living.push(person);
+        }
+        for person in std::mem::take(&mut self.cut_revocations) {
+            let seen = look(client, person.number).await;
+            match &seen {
+                Seen::Absent => self.tally.revocations_cut.0 += 1,
+                Seen::Held(_) | Seen::Torn(_) => self.tally.revocations_cut.1 += 1,
+            }
+            let harm = if seen == Seen::Absent { None } else { harm_to_living(&person, &seen) };
+            self.tally.note(person.number, harm);
+            let again = client.revoke(revoke_subject(&subject(person.number))).await;
+            again.expect("the repeated call is answered");
+            self.gone.push(person.number);
+        }
+    }
+
+    /// Looks at some of the living and some of the gone.
+    async fn audit(&mut self, client: &Client, living: &[Person], gone: &[u64]) {
+        let seen = ask(client, living.iter().map(|person| person.number).collect()).await;
+        for (person, seen) in living.iter().zip(&seen) {
+            self.tally.note(person.number, harm_to_living(person, seen));
+        }
+        let seen = ask(client, gone.to_vec()).await;
+        for (who, seen) in gone.iter().zip(&seen) {
+            self.tally.note(*who, harm_to_gone(seen));
+        }
+    }
+
+    async fn fill_pool(&mut self, client: &Client, notice: &proto::Notice) {
+        let missing = POOL.saturating_sub(self.living.len()) as u64;
+        let people = self.next..self.next + missing;
+        self.next += missing;
+        let enrol = |number| async move {
+            let record = client.enroll(request(notice, number)).await.unwrap().record_id;
+            Person { number, record }
+        };
+        let enrolled: Vec<_> =
+            stream::iter(people.map(enrol)).buffered(ASKED_AT_ONCE).collect().await;
+        self.tally.enrolments_acked += enrolled.len();
+        self.living.extend(enrolled);
+    }
+
+    /// Callers of both kinds at work until the program is killed under them.
+    async fn flight(&mut self, process: Process, client: &Client, notice: &proto::Notice, ms: u64) {
+        let killed = Arc::new(AtomicBool::new(false));
+        let next = Arc::new(AtomicU64::new(self.next));
+        let pool = Arc::new(Mutex::new(std::mem::take(&mut self.living)));
+        let enrolling = join_all((0..CALLERS).map(|_| {
+            let work = keep_enrolling(client.clone(), notice.clone(), next.clone(), killed.clone());
+            tokio::spawn(work)
+        }));
+        let revoking = join_all((0..CALLERS).map(|_| {
+            tokio::spawn(keep_revoking(client.clone(), Arc::clone(&pool), Arc::clone(&killed)))
+        }));
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+        killed.store(true, Ordering::SeqCst);
+        process.kill();
+        let (enrolling, revoking) = tokio::join!(enrolling, revoking);
+        self.living = std::mem::take(&mut pool.lock().unwrap());
+        self.next = next.load(Ordering::SeqCst);
+        for ended in enrolling {
+            let (acked, cut) = ended.unwrap();
+            self.tally.enrolments_acked += acked.len();
+            self.living.extend(acked);
+            self.cut_enrolments.extend(cut);
+        }
+        for ended in revoking {
+            let (acked, cut) = ended.unwrap();
+            self.tally.revocations_acked += acked.len();
+            self.gone.extend(acked);
+            self.cut_revocations.extend(cut);
+        }
+        self.tally.enrolment_kills += u32::from(!self.cut_enrolments.is_empty());
+        self.tally.revocation_kills += u32::from(!self.cut_revocations.is_empty());
+    }
+
+    fn is_done(&self) -> bool {
+        self.tally.enrolment_kills >= KILLS && self.tally.revocation_kills >= KILLS
+    }
+}
+
+async fn ask(client: &Client, people: Vec<u64>) -> Vec<Seen> {
+    let looks = people.into_iter().map(|number| look(client, number));
+    stream::iter(looks).buffered(ASKED_AT_ONCE).collect().await
+}
+
+/// The acknowledged enrolments, and the one that was in flight at the kill.
+async fn keep_enrolling(
+    client: Client,
+    notice: proto::Notice,
+    next: Arc<AtomicU64>,
+    killed: Arc<AtomicBool>,
+) -> (Vec<Person>, Option<proto::EnrollRequest>) {
+    let mut acked = Vec::new();
+    while !killed.load(Ordering::SeqCst) {
+        let number = next.fetch_add(1, Ordering::SeqCst);
+        let request = request(&notice, number);
+        match client.enroll(request.clone()).await {
+            Ok(response) => acked.push(Person { number, record: response.record_id }),
+            Err(error) => {
+                assert!(killed.load(Ordering::SeqCst), "refused by a living service: {error}");
+                return (acked, Some(request));
+            }
+        }
+    }
+    (acked, None)
+}
+
+/// The acknowledged revocations, and the one that was in flight at the kill.
+async fn keep_revoking(
+    client: Client,
+    pool: Arc<Mutex<Vec<Person>>>,
+    killed: Arc<AtomicBool>,
+) -> (Vec<u64>, Option<Person>) {
+    let mut acked = Vec::new();
+    while !killed.load(Ordering::SeqCst) {
+        let Some(person) = pool.lock().unwrap().pop() else { break };
+        match client.revoke(revoke_subject(&subject(person.number))).await {
+            Ok(response) => {
+                assert_eq!(response.revoked_records, std::slice::from_ref(&person.record));
+                acked.push(person.number);
+            }
+            Err(error) => {
+                assert!(killed.load(Ordering::SeqCst), "refused by a living service: {error}");
+                return (acked, Some(person));
+            }
+        }
+    }
+    (acked, None)
+}
+
+/// The seed of this run: `ASSENT_SEED`, or a new one.
+fn seed() -> u64 {
+    let named = std::env::var("ASSENT_SEED").ok().and_then(|text| text.parse().ok());
+    named.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos()) ^ now.as_secs()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() {
+    let seed = seed();
+    println!("kills: ASSENT_SEED={seed}");
+    let place = Place::new();
+    let config = place.path().join("assent.toml");
+    std::fs::write(&config, CONFIG).unwrap();
+    let start = || Process::spawn_with(&place, &["--config", config.to_str().unwrap()]);
+
+    let mut dice = Dice(seed);
+    let mut ledger = Ledger::default();
+    let mut process = start();
+    let mut client = process.client().await;
+    let apply = proto::ApplyPolicyRequest { toml: policy(), dry_run: false };
+    client.apply_policy(apply).await.unwrap();
+    let notice = notice(&client).await;
+    for _cycle in 0..MOST_CYCLES {
+        ledger.fill_pool(&client, &notice).await;
+        ledger.flight(process, &client, &notice, dice.below(LATEST_KILL_MS)).await;
+        process = start();
+        client = process.client().await;
+        ledger.settle(&client).await;
+        let (living, gone) = (dice.some(&ledger.living, SAMPLE), dice.some(&ledger.gone, SAMPLE));
+        ledger.audit(&client, &living, &gone).await;
+        if ledger.is_done() {
+            break;
+        }
+    }
+    let (living, gone) = (ledger.living.clone(), ledger.gone.clone());
+    ledger.audit(&client, &living, &gone).await;
+    let tally = &ledger.tally;
+    println!("kills: {tally:#?}\nkills: {} living, {} gone at the end", living.len(), gone.len());
+    assert!(ledger.is_done(), "too few kills hit a call in flight");
+    assert_eq!((tally.lost, tally.revived, tally.torn), (0, 0, 0), "ASSENT_SEED={seed}");
+}
+
+/// The control: the looks above would see each harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_enrolment_and_a_revived_record_would_be_seen() {
+    let service = Service::start().await;
+    let client = &service.client;
+    let notice = notice(client).await;
+    let record = client.enroll(request(&notice, 1)).await.unwrap().record_id;
+    let (held, absent) = (look(client, 1).await, look(client, 2).await);
+    let enrolled = Person { number: 1, record };
+    let other = Person { number: 1, record: "another".to_owned() };
+    let never = Person { number: 2, record: enrolled.record.clone() };
+    assert_eq!(harm_to_living(&enrolled, &held), None);
+    assert_eq!(harm_to_gone(&absent), None);
+    assert_eq!(harm_to_living(&never, &absent), Some(Harm::Lost));
+    assert_eq!(harm_to_living(&other, &held), Some(Harm::Torn));
+    assert_eq!(harm_to_gone(&held), Some(Harm::Revived));
+    service.stop().await;
+}

@@ -1,0 +1,252 @@
+//! The streams: answers in order, a bad request answered in its place, clients that disappear,
+//! and batches that callers share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use assent::config::{self, Overrides};
+use assent::server;
+use assent::service::proto;
+use assent::service::proto::enroll_stream_response::Result as EnrolAnswer;
+use assent::service::proto::verify_stream_response::Result as Answer;
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+
+use crate::harness::{
+    CONTROLLER, GATE, OTHER_GATE, POLICY, Place, Service, connect, embedded, encoded, enrolment,
+    face, matched, photo, verify, verify_face, verify_photo,
+};
+
+/// google.rpc.Code.
+const INVALID_ARGUMENT: i32 = 3;
+const FAILED_PRECONDITION: i32 = 9;
+
+type Stream = assent::service::client::Answers<proto::VerifyStreamResponse>;
+
+async fn all(mut answers: Stream) -> Vec<proto::VerifyStreamResponse> {
+    let mut received = Vec::new();
+    while let Some(answer) = answers.next().await.unwrap() {
+        received.push(answer);
+    }
+    received
+}
+
+async fn with_people(people: &[u64]) -> Service {
+    let service = Service::start().await;
+    for person in people {
+        let subject = format!("person-{person}");
+        let request = service.enrolment(&subject, vec![embedded(*person)]).await;
+        service.client.enroll(request).await.unwrap();
+    }
+    service
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_stream_answers_in_order_and_outlives_bad_requests() {
+    let service = with_people(&[1, 2, 3]).await;
+    let unknown_gate = verify_face("no-such-gate", 1);
+    let no_picture = verify_photo(GATE, b"this is no picture".to_vec());
+    let no_probe = proto::VerifyRequest { probe: None, ..verify_face(GATE, 1) };
+    // A photo takes longer than an embedding: were answers sent as they come, it would be last.
+    let slow = verify_photo(GATE, photo("yaoming.jpg"));
+    let asked = vec![
+        slow,
+        verify_face(GATE, 1),
+        unknown_gate,
+        verify_face(GATE, 2),
+        no_picture,
+        no_probe,
+        verify_face(GATE, 3),
+    ];
+    let answers = all(service.client.verify_stream(stream::iter(asked)).await.unwrap()).await;
+
+    let sequence: Vec<u64> = answers.iter().map(|answer| answer.sequence).collect();
+    assert_eq!(sequence, [0, 1, 2, 3, 4, 5, 6]);
+    let told: Vec<_> = answers
+        .iter()
+        .map(|answer| match answer.result.as_ref().unwrap() {
+            Answer::Response(response) => {
+                assert!(!response.alternatives.is_empty());
+                Ok(matched(response))
+            }
+            Answer::Error(error) => {
+                assert!(!error.alternatives.is_empty() && !error.message.is_empty());
+                Err(error.code)
+            }
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            Ok(None),
+            Ok(Some("person-1")),
+            Err(FAILED_PRECONDITION),
+            Ok(Some("person-2")),
+            Err(INVALID_ARGUMENT),
+            Err(INVALID_ARGUMENT),
+            Ok(Some("person-3")),
+        ]
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_enrolment_enrols_the_good_and_refuses_the_rest_one_by_one() {
+    let service = Service::start().await;
+    let client = &service.client;
+    let one = service.enrolment("person-1", vec![embedded(1)]).await;
+    let mut bundled = service.enrolment("person-2", vec![embedded(2)]).await;
+    bundled.consent.as_mut().unwrap().bundled = Some(true);
+    let faceless = service.enrolment("person-3", vec![encoded(b"no picture".to_vec())]).await;
+    let nowhere = enrolment(client, "person-4", "no-such-scope", vec![embedded(4)]).await;
+    let five = service.enrolment("person-5", vec![embedded(5)]).await;
+    let asked = vec![one, bundled, faceless, nowhere, five];
+    let keys: Vec<String> = asked.iter().map(|request| request.idempotency_key.clone()).collect();
+
+    let mut answers = client.enroll_stream(stream::iter(asked)).await.unwrap();
+    let mut told = vec![None; keys.len()];
+    while let Some(answer) = answers.next().await.unwrap() {
+        let place = usize::try_from(answer.sequence).unwrap();
+        assert_eq!(answer.idempotency_key, keys[place]);
+        let outcome = match answer.result.unwrap() {
+            EnrolAnswer::Response(_) => Ok(()),
+            EnrolAnswer::Error(error) => {
+                assert!(!error.message.is_empty());
+                Err(error.field)
+            }
+        };
+        assert!(told[place].replace(outcome).is_none(), "one answer a request");
+    }
+    let told: Vec<_> = told.into_iter().map(Option::unwrap).collect();
+    let refused = |field: &str| Err(field.to_owned());
+    assert_eq!(
+        told,
+        [
+            Ok(()),
+            refused("consent.bundled"),
+            refused("frames[0]"),
+            refused("consent.scope"),
+            Ok(())
+        ]
+    );
+    for (person, enrolled) in [(1, true), (2, false), (3, false), (4, false), (5, true)] {
+        let verdict = client.verify(verify_face(GATE, person)).await.unwrap();
+        assert_eq!(matched(&verdict).is_some(), enrolled, "person-{person}");
+        assert_eq!(held(client, &format!("person-{person}")).await, usize::from(enrolled));
+    }
+    service.stop().await;
+}
+
+async fn held(client: &assent::service::client::Client, subject: &str) -> usize {
+    let request = proto::DescribeSubjectRequest {
+        controller_id: CONTROLLER.to_owned(),
+        subject_ref: subject.to_owned(),
+    };
+    client.describe_subject(request).await.unwrap().records.len()
+}
+
+/// Few places, so that a place that is not given back is soon missed.
+const PLACES: usize = 8;
+
+/// A service with [`PLACES`] places for requests.
+async fn narrow() -> Service {
+    let place = Place::new();
+    let file = place.path().join("assent.toml");
+    std::fs::write(&file, format!("[limits]\nrequests_in_flight = {PLACES}\n")).unwrap();
+    let overrides: Overrides = place.overrides();
+    let settings = config::load(Some(&file), overrides).unwrap();
+    let running = server::start(settings).await.unwrap();
+    let client = connect(running.address()).await;
+    let service = Service { place, running, client };
+    service.apply(POLICY).await;
+    service
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_disappear_in_mid_stream_hurt_nobody() {
+    let service = narrow().await;
+    let request = service.enrolment("person-1", vec![embedded(1)]).await;
+    service.client.enroll(request).await.unwrap();
+    let picture = photo("yaoming.jpg");
+    for round in 0..10 {
+        let leaver = connect(service.running.address()).await;
+        let asked = std::iter::repeat_n(verify_photo(GATE, picture.clone()), 200);
+        let mut answers = leaver.verify_stream(stream::iter(asked)).await.unwrap();
+        let first = answers.next().await.unwrap().unwrap();
+        assert_eq!(first.sequence, 0);
+        drop((answers, leaver));
+
+        let leaver = connect(service.running.address()).await;
+        let mut asked = Vec::new();
+        for person in 0..40 {
+            let subject = format!("leaver-{round}-{person}");
+            let face = embedded(1_000 + round * 40 + person);
+            asked.push(enrolment(&leaver, &subject, "north-gate", vec![face]).await);
+        }
+        let mut answers = leaver.enroll_stream(stream::iter(asked)).await.unwrap();
+        answers.next().await.unwrap().unwrap();
+        drop((answers, leaver));
+    }
+    // Every place is free again: as many callers as there are places are all answered.
+    loop {
+        let calls = (0..PLACES).map(|_| service.client.verify(verify_photo(GATE, picture.clone())));
+        let answers = join_all(calls).await;
+        // The leavers' last requests may still be on their way out.
+        if answers.iter().all(Result::is_ok) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    let verdict = service.client.verify(verify_face(GATE, 1)).await.unwrap();
+    assert_eq!(matched(&verdict), Some("person-1"));
+    assert!(service.client.is_serving("").await.unwrap());
+    // What the leavers' enrolments came to is whole: found at the gate if and only if held.
+    let mut enrolled = 0;
+    for (round, person) in (0..10_u64).flat_map(|r| (0..40_u64).map(move |p| (r, p))) {
+        let verdict = service.client.verify(verify_face(GATE, 1_000 + round * 40 + person));
+        let found = matched(&verdict.await.unwrap()).is_some();
+        let held = held(&service.client, &format!("leaver-{round}-{person}")).await;
+        assert_eq!(held, usize::from(found), "leaver-{round}-{person}");
+        enrolled += held;
+    }
+    assert!(enrolled >= 10, "each leaver had at least one answer: {enrolled}");
+    service.stop().await;
+}
+
+/// A crop with detail and a middling brightness, as an aligned face.
+fn crop(seed: u64) -> proto::verify_request::Probe {
+    let grain = face(seed).values;
+    let sample = |i: usize| {
+        let level = 128.0 + 40.0 * grain[i % grain.len()];
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "48 to 208")]
+        let byte = level as u8;
+        byte
+    };
+    let rgb = (0..112 * 112 * 3).map(sample).collect();
+    proto::verify_request::Probe::Aligned(proto::AlignedFace { rgb })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_callers_share_batches() {
+    let service = Service::start().await;
+    let client = &service.client;
+    let size = |answer: proto::VerifyResponse| answer.timings.unwrap().batch_size;
+    // The control: a caller who is alone has batches of its own.
+    for seed in 0..4 {
+        assert_eq!(size(client.verify(verify(OTHER_GATE, crop(seed))).await.unwrap()), 1);
+    }
+    let shared = Arc::new(AtomicBool::new(false));
+    let asked = (0..400_u64).map(|seed| {
+        let (client, shared) = (client.clone(), Arc::clone(&shared));
+        async move {
+            // Once is enough: the rest need not be asked.
+            if !shared.load(Ordering::Relaxed) {
+                let answer = client.verify(verify(OTHER_GATE, crop(seed))).await.unwrap();
+                shared.fetch_or(size(answer) > 1, Ordering::Relaxed);
+            }
+        }
+    });
+    stream::iter(asked).buffer_unordered(16).collect::<()>().await;
+    assert!(shared.load(Ordering::Relaxed), "no batch was shared by sixteen callers");
+    service.stop().await;
+}
