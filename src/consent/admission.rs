@@ -67,6 +67,43 @@ impl Admitted {
     }
 }
 
+/// A consent record that is well formed; whether it is admitted is the policy's to say.
+#[derive(Debug, Clone)]
+pub struct ParsedConsent {
+    subject: SubjectRef,
+    consent: ConsentRecord,
+}
+
+impl ParsedConsent {
+    /// Whose consent.
+    #[must_use]
+    pub fn subject(&self) -> &SubjectRef {
+        &self.subject
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn consent(&self) -> &ConsentRecord {
+        &self.consent
+    }
+}
+
+impl ConsentDraft {
+    /// Reads the fields (C1, C2, D1), which depends on no policy and no time.
+    ///
+    /// # Errors
+    /// The first field that is missing or malformed.
+    pub fn parse(
+        self,
+        controller_id: &str,
+        subject_ref: &str,
+    ) -> Result<ParsedConsent, ConsentRefusal> {
+        let controller: ControllerId = text("controller_id", controller_id.to_owned())?;
+        let subject = text("subject_ref", subject_ref.to_owned())?;
+        Ok(ParsedConsent { subject, consent: self.read(controller)? })
+    }
+}
+
 impl Policy {
     /// Admits a consent record (C1, C2, C3, C5, C6, C7, C9, D1).
     ///
@@ -80,9 +117,19 @@ impl Policy {
         draft: ConsentDraft,
         now: Timestamp,
     ) -> Result<Admitted, ConsentRefusal> {
-        let controller: ControllerId = text("controller_id", controller_id.to_owned())?;
-        let subject = text("subject_ref", subject_ref.to_owned())?;
-        let consent = draft.read(controller)?;
+        self.admit_parsed(draft.parse(controller_id, subject_ref)?, now)
+    }
+
+    /// The same for a record that was parsed before.
+    ///
+    /// # Errors
+    /// The first rule of policy or profile that stands against it.
+    pub fn admit_parsed(
+        &self,
+        parsed: ParsedConsent,
+        now: Timestamp,
+    ) -> Result<Admitted, ConsentRefusal> {
+        let ParsedConsent { subject, consent } = parsed;
         let profile = self.profile();
         let duplicates = self.duplicates(&consent.controller)?;
         check_times(&consent, profile, now)?;

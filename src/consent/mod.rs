@@ -24,7 +24,7 @@ mod tag;
 #[cfg(test)]
 mod tests;
 
-pub use admission::Admitted;
+pub use admission::{Admitted, ParsedConsent};
 pub use document::PolicyDocument;
 pub use draft::{ConsentDraft, ConsentFault, ConsentRefusal, GuardianDraft};
 pub use gate::{

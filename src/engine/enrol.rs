@@ -7,13 +7,18 @@ use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::arrivals::Arriving;
 use super::receipt::{Receipt, consent_receipt};
+use super::revoke::Owner;
 use super::verify::record_stages;
 use super::{Engine, Probe, ProbeFault, VerifyError};
-use crate::consent::{Admitted, ConsentDraft, ConsentRefusal, DuplicatePolicy, ErrorRate, Sha256};
+use crate::consent::{
+    Admitted, ConsentDraft, ConsentRecord, ConsentRefusal, DuplicatePolicy, ErrorRate,
+    ParsedConsent, Sha256,
+};
 use crate::index::{IndexError, NewTemplate};
 use crate::pipeline::{Company, DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
-use crate::store::{IdempotentWrite, PriorAnswer, StoreError, StoredRecord};
+use crate::store::{IdempotentWrite, PriorAnswer, RevocationCause, StoreError, StoredRecord};
 use crate::telemetry::{self, Stage};
 use crate::types::{
     Embedding, IdempotencyKey, Quality, QualityReason, RecordId, Revision, SubjectRef, Timestamp,
@@ -158,17 +163,20 @@ impl Engine {
     pub async fn enrol(self: &Arc<Self>, command: EnrolCommand) -> Result<Enrolled, EnrolError> {
         let EnrolCommand { idempotency_key, subject, controller, consent, frames, deadline } =
             command;
-        let policy = self.policy();
-        let admitted = policy.admit(&controller, &subject, consent, Timestamp::now())?;
-        let digest = request_digest(&admitted, frames.len());
-        if let Some(prior) = self.prior(&admitted, &idempotency_key, digest).await? {
+        let parsed = consent.parse(&controller, &subject)?;
+        let digest = request_digest(&parsed, frames.len());
+        let request = KeyedRequest { key: idempotency_key, digest };
+        // Before the policy is asked: same key, same answer, whatever the rules are by now.
+        if let Some(prior) = self.prior(parsed.consent(), &request).await? {
             return Ok(prior);
         }
+        let admitted = self.policy().admit_parsed(parsed, Timestamp::now())?;
         let (parts, quality) = self.embed_all(frames, deadline).await?;
-        let frames = parts.len();
         let template = self.fuse(&parts, &quality)?;
-        let key = KeyedRequest { key: idempotency_key, digest };
-        let work = Arc::clone(self).commit(admitted, key, template, frames, quality);
+        let record = self.new_record(&admitted, parts.len());
+        let arriving = self.arriving.announce(record.id, Owner::of(&record));
+        let fresh = Fresh { admitted, record, template, quality, arriving };
+        let work = Arc::clone(self).commit(fresh, request);
         // On a task of its own: a caller that goes away does not stop a commit half way.
         match tokio::spawn(self.tasks.track_future(work)).await {
             Ok(outcome) => outcome,
@@ -176,17 +184,21 @@ impl Engine {
         }
     }
 
+    /// The answer that the key led to before, once its record is in its place.
     async fn prior(
         &self,
-        admitted: &Admitted,
-        key: &IdempotencyKey,
-        digest: [u8; 32],
+        consent: &ConsentRecord,
+        request: &KeyedRequest,
     ) -> Result<Option<Enrolled>, EnrolError> {
-        let controller = &admitted.consent().controller;
-        match self.store.idempotent(controller, key).await.map_err(EnrolError::Store)? {
+        let controller = &consent.controller;
+        self.arriving.settled_consent(controller, &consent.consent_id).await;
+        let prior = self.store.idempotent(controller, &request.key).await;
+        match prior.map_err(EnrolError::Store)? {
             None => Ok(None),
             Some(PriorAnswer::Erased) => Err(EnrolError::Revoked),
-            Some(PriorAnswer::Answered { request_digest, .. }) if request_digest != digest => {
+            Some(PriorAnswer::Answered { request_digest, .. })
+                if request_digest != request.digest =>
+            {
                 Err(EnrolError::KeyReused)
             }
             Some(PriorAnswer::Answered { answer, revision, .. }) => {
@@ -276,12 +288,10 @@ impl Engine {
 
     async fn commit(
         self: Arc<Self>,
-        admitted: Admitted,
+        fresh: Fresh,
         request: KeyedRequest,
-        template: Embedding,
-        frames: usize,
-        quality: Vec<Quality>,
     ) -> Result<Enrolled, EnrolError> {
+        let Fresh { admitted, record, template, quality, arriving } = fresh;
         let alone = match admitted.duplicates() {
             DuplicatePolicy::Refuse => Some(self.duplicate_check.lock().await),
             DuplicatePolicy::Flag => None,
@@ -290,9 +300,6 @@ impl Engine {
         if alone.is_some() && !duplicates.is_empty() {
             return Err(EnrolError::Duplicate);
         }
-        let record = self.new_record(&admitted, frames);
-        let digest = request.digest;
-        let key = request.key.clone();
         let answer = Answer {
             record: record.id,
             expires_at: record.consent.expires_at,
@@ -300,19 +307,21 @@ impl Engine {
             quality,
             duplicates,
         };
-        let revision = match self.store_record(&record, &template, request, &answer).await {
+        let revision = match self.store_record(&record, &template, &request, &answer).await {
             Ok(revision) => revision,
             // Somebody else won with the same key while this request was embedding.
             Err(EnrolError::KeyReused) => {
-                let prior = self.prior(&admitted, &key, digest).await?;
+                drop(arriving);
+                let prior = self.prior(&record.consent, &request).await?;
                 return prior.ok_or(EnrolError::KeyReused);
             }
             Err(other) => return Err(other),
         };
         if let Err(fault) = self.index.insert(new_template(&record), &template) {
-            self.unstore(record.id).await;
+            self.unstore(&record).await;
             return Err(EnrolError::Index(fault));
         }
+        drop(arriving);
         self.advance(revision);
         Ok(answer.at(revision))
     }
@@ -359,13 +368,13 @@ impl Engine {
         &self,
         record: &StoredRecord,
         template: &Embedding,
-        request: KeyedRequest,
+        request: &KeyedRequest,
         answer: &Answer,
     ) -> Result<Revision, EnrolError> {
         let begun = Instant::now();
         let write = IdempotentWrite {
             controller: record.consent.controller.clone(),
-            key: request.key,
+            key: request.key.clone(),
             request_digest: request.digest,
             answer: serde_json::to_vec(answer).map_err(|_never| EnrolError::Internal)?,
         };
@@ -383,13 +392,26 @@ impl Engine {
     }
 
     /// Takes back a record that the index could not hold, so that a restart does not bring it up.
-    async fn unstore(&self, record: RecordId) {
-        let now = Timestamp::now();
-        let cause = crate::store::RevocationCause::Withdrawn;
-        if let Err(fault) = self.store.revoke(&[record], now, cause).await {
-            tracing::error!(%record, %fault, "a record that could not be indexed stays stored");
+    /// What cannot be taken back now is in limbo, where the next revocation finds it.
+    async fn unstore(&self, record: &StoredRecord) {
+        let (id, cause) = (record.id, RevocationCause::Withdrawn);
+        self.limbo().enter(id, Owner::of(record), cause);
+        match self.store.revoke(&[id], Timestamp::now(), cause).await {
+            Ok(_gone) => self.limbo().leave(id),
+            Err(fault) => {
+                tracing::error!(record = %id, %fault, "a record without a place stays stored");
+            }
         }
     }
+}
+
+/// A template on its way into store and index.
+struct Fresh {
+    admitted: Admitted,
+    record: StoredRecord,
+    template: Embedding,
+    quality: Vec<Quality>,
+    arriving: Arriving,
 }
 
 /// An idempotency key and the digest of what it was used for.
@@ -413,8 +435,8 @@ fn replay(answer: &[u8], revision: Revision) -> Result<Enrolled, EnrolError> {
 
 /// What an idempotency key stands for. Frames are counted, not digested: a digest of a face is
 /// derived from a face.
-fn request_digest(admitted: &Admitted, frames: usize) -> [u8; 32] {
-    let facts = serde_json::json!([admitted.subject(), admitted.consent(), frames]);
+fn request_digest(parsed: &ParsedConsent, frames: usize) -> [u8; 32] {
+    let facts = serde_json::json!([parsed.subject(), parsed.consent(), frames]);
     Sha256::of(facts.to_string().as_bytes()).0
 }
 

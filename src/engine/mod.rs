@@ -4,10 +4,12 @@
 //! # Invariants
 //! - A template enters the index after its commit is durable, and leaves it before its
 //!   revocation is committed.
+//! - A revocation waits for the enrolments it names that are between those two steps.
 //! - What was begun on the store is finished even when the caller goes away: commits run on tasks
 //!   that [`Engine::drain`] joins.
 //! - Revocation takes no permit and waits in no queue that verification or enrolment can fill.
 
+mod arrivals;
 mod enrol;
 mod policy;
 mod receipt;
@@ -15,7 +17,6 @@ mod revoke;
 mod status;
 mod verify;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -31,7 +32,7 @@ pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
 pub use status::{EngineStatus, Held};
 pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
-use crate::consent::{Calibration, Policy, Profile};
+use crate::consent::{Calibration, Profile};
 use crate::index::{Index, IndexError};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
@@ -54,7 +55,7 @@ pub enum Probe {
 pub struct Engine {
     limits: Limits,
     calibration: Calibration,
-    policy: RwLock<Arc<Policy>>,
+    policy: RwLock<Arc<policy::Standing>>,
     /// Held while a policy is applied, so that two documents never interleave.
     applying: tokio::sync::Mutex<()>,
     store: Store,
@@ -64,7 +65,9 @@ pub struct Engine {
     revision: AtomicU64,
     quarantined: Mutex<Vec<RecordId>>,
     /// Records that are dead in the index and whose revocation the store has not confirmed.
-    limbo: Mutex<HashMap<RecordId, revoke::Limbo>>,
+    limbo: Mutex<revoke::Limbo>,
+    /// Enrolments between commit and index.
+    arriving: Arc<arrivals::Arrivals>,
     /// One enrolment at a time where duplicates are refused.
     duplicate_check: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
@@ -111,7 +114,7 @@ impl Engine {
     pub async fn open(parts: EngineParts) -> Result<Arc<Self>, OpenError> {
         let EngineParts { profile, limits, store, index, pipeline } = parts;
         let calibration = calibration(&pipeline)?;
-        let policy = policy::stored(&store, profile, &calibration).await?;
+        let standing = policy::stored(&store, profile, &calibration).await?;
         let mut refused = None;
         let report = store
             .load(|opened| {
@@ -131,14 +134,15 @@ impl Engine {
         Ok(Arc::new(Self {
             limits,
             calibration,
-            policy: RwLock::new(Arc::new(policy)),
+            policy: RwLock::new(Arc::new(standing)),
             applying: tokio::sync::Mutex::new(()),
             store,
             index: Arc::new(index),
             pipeline,
             revision: AtomicU64::new(report.revision.0),
             quarantined: Mutex::new(quarantined),
-            limbo: Mutex::new(HashMap::new()),
+            limbo: Mutex::default(),
+            arriving: Arc::default(),
             duplicate_check: tokio::sync::Mutex::new(()),
             tasks: TaskTracker::new(),
             started_at: Timestamp::now(),
@@ -176,7 +180,7 @@ impl Engine {
         self.revision.fetch_max(revision.0, Ordering::AcqRel);
     }
 
-    fn policy(&self) -> Arc<Policy> {
+    fn policy(&self) -> Arc<policy::Standing> {
         Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -54,20 +54,37 @@ pub enum NoticeError {
     Unknown,
 }
 
+/// The policy in force.
+pub(super) struct Standing {
+    policy: Policy,
+    /// The revision that put it into the store; 0 before the first document.
+    revision: Revision,
+}
+
+impl std::ops::Deref for Standing {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        &self.policy
+    }
+}
+
 /// The policy that the store holds; empty before the first document.
 pub(super) async fn stored(
     store: &Store,
     profile: Profile,
     calibration: &Calibration,
-) -> Result<Policy, OpenError> {
+) -> Result<Standing, OpenError> {
     let empty = Policy::under(profile);
-    let Some((bytes, _revision)) = store.policy().await? else { return Ok(empty) };
+    let Some((bytes, revision)) = store.policy().await? else {
+        return Ok(Standing { policy: empty, revision: Revision::default() });
+    };
     let unreadable = |fault: &dyn std::fmt::Display| OpenError::Policy(fault.to_string());
     let text = std::str::from_utf8(&bytes).map_err(|fault| unreadable(&fault))?;
     let document = PolicyDocument::parse(text).map_err(|fault| unreadable(&fault))?;
     let (policy, _changes) = empty.apply(&document).map_err(|fault| unreadable(&fault))?;
     check_operating_points(&policy, calibration).map_err(|fault| unreadable(&fault))?;
-    Ok(policy)
+    Ok(Standing { policy, revision })
 }
 
 /// Every gate's FMR must have a threshold, so that no request finds that it has none.
@@ -98,16 +115,18 @@ impl Engine {
         let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
         if differs && !dry_run {
             let revision = self.store.put_policy(policy.to_toml().as_bytes()).await?;
-            *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+            *self.policy.write().unwrap_or_else(PoisonError::into_inner) =
+                Arc::new(Standing { policy, revision });
             self.advance(revision);
         }
-        Ok(Applied { changes, revision: self.revision() })
+        Ok(Applied { changes, revision: self.policy().revision })
     }
 
-    /// The applied policy as TOML, and the revision of this answer.
+    /// The applied policy as TOML, and the revision that holds it.
     #[must_use]
     pub fn read_policy(&self) -> (String, Revision) {
-        (self.policy().to_toml(), self.revision())
+        let standing = self.policy();
+        (standing.to_toml(), standing.revision)
     }
 
     /// One version of a notice, or the current one, and whether it is the current one.

@@ -4,21 +4,61 @@
 //! asked, so whatever happens to the commit, nobody matches a revoked record in this process
 //! (P2, P9). Records whose commit failed stay dead in RAM and are found again by a repeated call.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use thiserror::Error;
 
 use super::Engine;
 use super::receipt::{Receipt, erasure_receipt};
-use crate::index::{PendingPurge, Purged};
-use crate::store::{RevocationCause, Revoked, StoreError};
+use crate::index::{NewTemplate, PendingPurge, Purged};
+use crate::store::{RevocationCause, Revoked, StoreError, StoredRecord};
 use crate::telemetry;
 use crate::types::{ConsentId, ControllerId, RecordId, Revision, SubjectRef, Timestamp};
 
 /// Expired records that one sweep takes at once.
 const SWEEP_BATCH: usize = 1_000;
+
+/// Whose record: what a revocation can name it by.
+#[derive(Debug, Clone)]
+pub(super) struct Owner {
+    pub(super) controller: ControllerId,
+    pub(super) subject: SubjectRef,
+    pub(super) consent: ConsentId,
+}
+
+impl Owner {
+    pub(super) fn of(record: &StoredRecord) -> Self {
+        Self {
+            controller: record.consent.controller.clone(),
+            subject: record.subject.clone(),
+            consent: record.consent.consent_id.clone(),
+        }
+    }
+}
+
+impl From<NewTemplate> for Owner {
+    fn from(held: NewTemplate) -> Self {
+        Self {
+            controller: held.consent.class.controller,
+            subject: held.subject,
+            consent: held.consent.consent_id,
+        }
+    }
+}
+
+impl RevokeTarget {
+    /// Whether it names this record of this controller.
+    pub(super) fn names(&self, controller: &ControllerId, record: RecordId, owner: &Owner) -> bool {
+        owner.controller == *controller
+            && match self {
+                Self::Subject(subject) => owner.subject == *subject,
+                Self::Consent(consent) => owner.consent == *consent,
+                Self::Record(wanted) => record == *wanted,
+            }
+    }
+}
 
 /// Whose consent is withdrawn.
 #[derive(Debug, Clone)]
@@ -60,11 +100,16 @@ impl RevocationReceipt {
     }
 }
 
-/// Why a revocation is not durable. The records do not match any more in this process all the
-/// same; repeat the call.
+/// Why a revocation is not acknowledged. Repeat the call.
 #[derive(Debug, Error)]
 pub enum RevokeError {
-    /// The store.
+    /// What is held could not be read; nothing was revoked.
+    #[error("what is held could not be read; nothing was revoked, repeat the call")]
+    Unread(#[source] StoreError),
+    /// Nothing is known to be held, but the store is in doubt since a failed commit.
+    #[error("the store is in doubt after a fault; restart the service, then repeat the call")]
+    InDoubt,
+    /// The commit failed. The records do not match any more in this process all the same.
     #[error("the revocation is not durable yet; the records match no more, repeat the call")]
     Store(#[source] StoreError),
     /// A fault of ours.
@@ -84,14 +129,32 @@ pub(super) struct Erasure<'a> {
 struct Erased {
     revoked: Revoked,
     /// Those that were in the index; records whose earlier revocation failed had left it then.
-    purged: Vec<Purged>,
+    _purged: Vec<Purged>,
 }
 
-/// A record that is dead in the index while its revocation is not durable.
-pub(super) struct Limbo {
-    controller: ControllerId,
-    subject: SubjectRef,
-    consent: ConsentId,
+/// Records that are dead in the index while their revocation is not known to be durable.
+#[derive(Default)]
+pub(super) struct Limbo(HashMap<RecordId, (Owner, RevocationCause)>);
+
+impl Limbo {
+    pub(super) fn enter(&mut self, record: RecordId, owner: Owner, cause: RevocationCause) {
+        self.0.insert(record, (owner, cause));
+    }
+
+    pub(super) fn leave(&mut self, record: RecordId) {
+        self.0.remove(&record);
+    }
+
+    fn named(&self, controller: &ControllerId, target: &RevokeTarget) -> Vec<RecordId> {
+        let named = self.0.iter().filter(|(id, (owner, _))| target.names(controller, **id, owner));
+        named.map(|(record, _)| *record).collect()
+    }
+
+    /// What an earlier sweep could not finish.
+    fn expired(&self) -> Vec<RecordId> {
+        let expired = self.0.iter().filter(|(_, (_, cause))| *cause == RevocationCause::Expired);
+        expired.map(|(record, _)| *record).collect()
+    }
 }
 
 impl Engine {
@@ -119,13 +182,14 @@ impl Engine {
     /// # Errors
     /// See [`RevokeError`]; what is left is taken by the next sweep.
     pub async fn sweep(self: &Arc<Self>, now: Timestamp) -> Result<usize, RevokeError> {
-        let expired = self.index.expired(now, SWEEP_BATCH);
+        let mut expired = self.index.expired(now, SWEEP_BATCH);
+        expired.extend(self.limbo().expired());
         if expired.is_empty() {
             return Ok(0);
         }
         let _drain_waits = self.task();
         let erased = self.destroy(&expired, RevocationCause::Expired).await?;
-        Ok(erased.purged.len())
+        Ok(erased.revoked.records.len())
     }
 
     async fn revoke_target(
@@ -133,7 +197,11 @@ impl Engine {
         controller: ControllerId,
         target: RevokeTarget,
     ) -> Result<RevocationReceipt, RevokeError> {
+        self.arriving.settled(&controller, &target).await;
         let records = self.resolve(&controller, &target).await?;
+        if records.is_empty() && !self.store.is_healthy() {
+            return Err(RevokeError::InDoubt);
+        }
         let erased = self.destroy(&records, RevocationCause::Withdrawn).await?;
         Ok(self.certify(&controller, erased))
     }
@@ -154,7 +222,7 @@ impl Engine {
         cause: RevocationCause,
     ) -> Result<Erased, RevokeError> {
         let pending: Vec<PendingPurge> =
-            records.iter().filter_map(|record| self.withdraw(*record)).collect();
+            records.iter().filter_map(|record| self.withdraw(*record, cause)).collect();
         // Zeroised before the commit: a revoked template that outlives a failed commit in RAM
         // helps nobody, and a lost one is the better loss (P9).
         let purged = pending.into_iter().map(|pending| self.index.purge(pending)).collect();
@@ -164,41 +232,44 @@ impl Engine {
             .await
             .map_err(RevokeError::Store)?;
         self.advance(revoked.revision);
-        let mut limbo = self.limbo.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limbo = self.limbo();
         let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {
-            limbo.remove(record);
+            limbo.leave(*record);
             quarantined.retain(|held| held != record);
         }
-        Ok(Erased { revoked, purged })
+        Ok(Erased { revoked, _purged: purged })
     }
 
-    /// Takes the record out of the maps; it is kept in limbo until the store has confirmed.
-    fn withdraw(&self, record: RecordId) -> Option<PendingPurge> {
+    /// Takes the record out of the maps. It is in limbo before, and until the store has confirmed,
+    /// so that at no instant a concurrent revocation finds it nowhere.
+    fn withdraw(&self, record: RecordId, cause: RevocationCause) -> Option<PendingPurge> {
         let held = self.index.describe(record)?;
-        let pending = self.index.withdraw(record)?;
-        let entry = Limbo {
-            controller: held.consent.class.controller,
-            subject: held.subject,
-            consent: held.consent.consent_id,
-        };
-        self.limbo.lock().unwrap_or_else(PoisonError::into_inner).insert(record, entry);
-        Some(pending)
+        self.limbo().enter(record, held.into(), cause);
+        self.index.withdraw(record)
     }
 
-    /// The records that the target names and the controller owns.
+    pub(super) fn limbo(&self) -> MutexGuard<'_, Limbo> {
+        self.limbo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records that the target names and the controller owns: in the index, in limbo, among
+    /// those that could not be opened, and in the store.
     async fn resolve(
         &self,
         controller: &ControllerId,
         target: &RevokeTarget,
     ) -> Result<Vec<RecordId>, RevokeError> {
-        let mut records = BTreeSet::new();
+        let mut records: BTreeSet<RecordId> =
+            self.limbo().named(controller, target).into_iter().collect();
         match target {
             RevokeTarget::Subject(subject) => {
                 records.extend(self.index.records_of_subject(controller, subject));
+                records.extend(self.quarantined_of(controller, subject).await);
             }
             RevokeTarget::Consent(consent) => {
-                records.extend(self.index.record_of_consent(controller, consent));
+                let claimed = self.store.record_of_consent(controller, consent).await;
+                records.extend(claimed.map_err(RevokeError::Unread)?);
             }
             RevokeTarget::Record(record) => {
                 if self.owns(controller, *record).await? {
@@ -206,32 +277,38 @@ impl Engine {
                 }
             }
         }
-        records.extend(self.in_limbo(controller, target));
         Ok(records.into_iter().collect())
     }
 
-    fn in_limbo(&self, controller: &ControllerId, target: &RevokeTarget) -> Vec<RecordId> {
-        let limbo = self.limbo.lock().unwrap_or_else(PoisonError::into_inner);
-        let named = |record: &RecordId, held: &Limbo| match target {
-            RevokeTarget::Subject(subject) => held.subject == *subject,
-            RevokeTarget::Consent(consent) => held.consent == *consent,
-            RevokeTarget::Record(wanted) => record == wanted,
-        };
-        limbo
-            .iter()
-            .filter(|(record, held)| held.controller == *controller && named(record, held))
-            .map(|(record, _held)| *record)
-            .collect()
+    /// Records of the subject whose template does not open but whose header does.
+    async fn quarantined_of(
+        &self,
+        controller: &ControllerId,
+        subject: &SubjectRef,
+    ) -> Vec<RecordId> {
+        let mut found = Vec::new();
+        for record in self.quarantined() {
+            let held = self.store.describe(record).await.ok().flatten();
+            let named = |held: StoredRecord| {
+                held.consent.controller == *controller && held.subject == *subject
+            };
+            if held.is_some_and(named) {
+                found.push(record);
+            }
+        }
+        found
     }
 
-    /// Whether the store holds the record for this controller. A record that cannot be opened may
-    /// be destroyed by whoever knows its id.
+    /// Whether the record is this controller's. A record that cannot be opened may be destroyed by
+    /// whoever knows its id.
     async fn owns(&self, controller: &ControllerId, record: RecordId) -> Result<bool, RevokeError> {
-        let quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if quarantined.contains(&record) {
+        if let Some(held) = self.index.describe(record) {
+            return Ok(held.consent.class.controller == *controller);
+        }
+        if self.quarantined().contains(&record) {
             return Ok(true);
         }
-        let held = self.store.describe(record).await.map_err(RevokeError::Store)?;
+        let held = self.store.describe(record).await.map_err(RevokeError::Unread)?;
         Ok(held.is_some_and(|held| held.consent.controller == *controller))
     }
 }

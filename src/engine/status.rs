@@ -58,8 +58,13 @@ impl Engine {
             pack: self.pipeline.pack().clone(),
             provider: self.pipeline.provider(),
             counters: self.pipeline.counters(),
-            quarantined: self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            quarantined: self.quarantined(),
         }
+    }
+
+    /// Records that could not be opened.
+    pub(super) fn quarantined(&self) -> Vec<RecordId> {
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is held about a subject; no biometrics.

@@ -166,8 +166,8 @@ impl Engine {
                 }
                 let searched = Instant::now();
                 let claimed = command.claimed.as_ref();
-                let (found, grant) = self.find(&pass, claimed, embedding).await?;
-                let decision = self.decide(&pass, &grant, comparison, &found);
+                let found = self.find(&pass, claimed, embedding).await?;
+                let decision = self.decide(&pass, comparison, &found);
                 verdict.timings.search = searched.elapsed();
                 telemetry::stage(Stage::Search, verdict.timings.search);
                 Ok(finish(verdict, decision, begun))
@@ -240,13 +240,12 @@ impl Engine {
         pass: &GatePass,
         claimed: Option<&SubjectRef>,
         embedding: Embedding,
-    ) -> Result<(Found, Grant), VerifyError> {
-        let grant = pass.grant().clone();
+    ) -> Result<Found, VerifyError> {
         let now = Timestamp::now();
-        if let Some(subject) = claimed {
-            return Ok((self.index.compare(&grant, subject, &embedding, now)?, grant));
+        match claimed {
+            Some(subject) => Ok(self.index.compare(pass.grant(), subject, &embedding, now)?),
+            None => self.search(pass.grant(), embedding, now).await,
         }
-        Ok((self.search(&grant, embedding, now).await?, grant))
     }
 
     /// 1:N, on this thread when it is short and on a blocking one when it is not.
@@ -267,21 +266,18 @@ impl Engine {
         }
     }
 
-    /// The best candidate above the threshold that is still allowed to match now.
-    fn decide(
-        &self,
-        pass: &GatePass,
-        grant: &Grant,
-        comparison: Comparison,
-        found: &Found,
-    ) -> Decision {
+    /// The best candidate above the threshold that may still match: consent, expiry and slot are
+    /// looked at once more, and the gate's grant is taken anew, because the policy may have
+    /// changed since the search began.
+    fn decide(&self, pass: &GatePass, comparison: Comparison, found: &Found) -> Decision {
+        let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
         let threshold = self.threshold(pass, comparison, found.searched);
         let now = Timestamp::now();
         found
             .candidates
             .iter()
             .take_while(|candidate| candidate.similarity() >= threshold)
-            .find_map(|candidate| self.index.confirm(grant, candidate, now))
+            .find_map(|candidate| self.index.confirm(today.grant(), candidate, now))
             .map_or(Decision::NoMatch, Decision::Match)
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! withdraw ---------> PendingPurge ---------> purge ---------> Purged
-//!  out of all maps     the engine commits      row zeroised     goes into the receipt
-//!                      the revocation
+//!  out of all maps     still in the arena       row zeroised     goes into the receipt
 //! ```
 //!
 //! # Invariants

@@ -292,8 +292,8 @@ fn low_quality(quality: &[crate::types::Quality]) -> Fault {
 impl From<RevokeError> for Fault {
     fn from(error: RevokeError) -> Self {
         match &error {
-            RevokeError::Store(_) => {
-                tracing::error!(fault = %chain(&error), "revocation not durable");
+            RevokeError::Store(_) | RevokeError::Unread(_) | RevokeError::InDoubt => {
+                tracing::error!(fault = %chain(&error), "revocation not acknowledged");
                 Self::new(Code::Unavailable, error.to_string())
             }
             RevokeError::Internal => Self::internal(&error),

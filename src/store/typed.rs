@@ -11,7 +11,8 @@ use super::sealing::{Binding, Claim, Keys, SCHEMA};
 use crate::consent::Sha256;
 use crate::crypto::{DIGEST_BYTES, RootKey, Signer, sha256};
 use crate::types::{
-    ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision, Timestamp,
+    ConsentId, ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision,
+    Timestamp,
 };
 
 const ROOT_ROW: &str = "root";
@@ -170,6 +171,20 @@ impl Store {
             .and_then(|key| key.open_answer(id, &answer))
             .map(Some)
             .map_err(|source| StoreError::Record { id, source })
+    }
+
+    /// The record that was enrolled under a consent, held or gone; `None` when none ever was.
+    ///
+    /// # Errors
+    /// The row does not open, or the backend.
+    pub async fn record_of_consent(
+        &self,
+        controller: &ControllerId,
+        consent: &ConsentId,
+    ) -> Result<Option<RecordId>, StoreError> {
+        let name = self.keys.claim_name(Claim::Consent(controller, consent));
+        let claim = self.row(Table::ConsentIds, name.clone()).await?;
+        claim.map(|claim| self.keys.open_claim(&name, &claim)).transpose()
     }
 
     /// The header of a record; `None` when it is not held.

@@ -19,8 +19,10 @@ pub enum PersonalIdentifier {
 
 /// The first personal identifier in `text`, if any.
 ///
-/// Full-width digits and separators inside numbers (`138-1234-5678`) are seen through. A number
-/// inside a longer word of letters and digits is not one: opaque references often hold such runs.
+/// Digits of other scripts are read as digits, writing without spaces and separators inside
+/// numbers (`138-1234-5678`) are seen through. A mobile number inside a word that could be
+/// hexadecimal is not one: opaque references often hold such runs. A citizen number is found
+/// inside any word, because its check character tells.
 ///
 /// ```
 /// use assent::types::{PersonalIdentifier, personal_identifier};
@@ -33,44 +35,83 @@ pub enum PersonalIdentifier {
 #[must_use]
 pub fn personal_identifier(text: &str) -> Option<PersonalIdentifier> {
     let plain: String = text.chars().map(narrow).collect();
-    if plain.split(|c: char| c.is_whitespace() || ",;<>()[]\"'|".contains(c)).any(is_email) {
+    if holds_email(&plain) {
         return Some(PersonalIdentifier::Email);
     }
-    let words = plain.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
-    words.map(str::to_owned).chain(joined_numbers(&plain)).find_map(|word| number(&word))
+    let words = || plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty());
+    if words().any(holds_citizen_number) {
+        return Some(PersonalIdentifier::CitizenNumber);
+    }
+    if words().any(holds_mobile_number) {
+        return Some(PersonalIdentifier::MobileNumber);
+    }
+    let words: Vec<&str> = words().collect();
+    let numbers = words.split(|word| !is_number(word));
+    numbers.flat_map(joined).find_map(|number| whole_number(&number))
 }
 
-/// Maps full-width forms to ASCII.
+/// The zeros of other scripts whose digits people type: Arabic-Indic, Persian, Devanagari,
+/// full-width.
+const ZEROS: [u32; 4] = [0x0660, 0x06F0, 0x0966, 0xFF10];
+/// The mathematical digits: five alphabets of ten.
+const MATHEMATICAL: std::ops::RangeInclusive<u32> = 0x1D7CE..=0x1D7FF;
+
+/// Maps digits of other scripts and full-width forms to ASCII.
 fn narrow(c: char) -> char {
+    let code = u32::from(c);
+    let digit = if MATHEMATICAL.contains(&code) {
+        Some((code - MATHEMATICAL.start()) % 10)
+    } else {
+        ZEROS.iter().find(|zero| (**zero..**zero + 10).contains(&code)).map(|zero| code - zero)
+    };
+    if let Some(digit) = digit.and_then(|d| char::from_digit(d, 10)) {
+        return digit;
+    }
     match c {
-        '\u{FF01}'..='\u{FF5E}' => char::from_u32(u32::from(c) - 0xFEE0).unwrap_or(c),
+        '\u{FF01}'..='\u{FF5E}' => char::from_u32(code - 0xFEE0).unwrap_or(c),
         '\u{3000}' => ' ',
         other => other,
     }
 }
 
-/// Neighbouring numbers joined: `138-1234-5678` is one number, `4f18-8352` is none.
-fn joined_numbers(text: &str) -> Vec<String> {
-    let mut runs = vec![String::new()];
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()) {
-        let digits = word.strip_suffix(['x', 'X']).unwrap_or(word);
-        match runs.last_mut() {
-            Some(run) if digits.bytes().all(|b| b.is_ascii_digit()) => run.push_str(word),
-            _ => runs.push(String::new()),
-        }
-    }
-    runs
+/// Digits, and perhaps the X that ends a citizen number.
+fn is_number(word: &str) -> bool {
+    let digits = word.strip_suffix(['x', 'X']).unwrap_or(word);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn number(word: &str) -> Option<PersonalIdentifier> {
-    if !word.is_ascii() {
-        return None;
-    }
-    if is_citizen_18(word) || is_citizen_15(word) {
+/// Every run of neighbouring numbers as one: the first of `3 138 1234 5678` does not hide the rest.
+fn joined(numbers: &[&str]) -> Vec<String> {
+    let windows =
+        |from: usize| (from + 1..=numbers.len()).map(move |to| numbers[from..to].concat());
+    (0..numbers.len()).flat_map(windows).filter(|number| number.len() <= LONGEST).collect()
+}
+
+/// The longest number that is looked at: 18 characters.
+const LONGEST: usize = 18;
+
+fn whole_number(number: &str) -> Option<PersonalIdentifier> {
+    if is_citizen_18(number) || is_citizen_15(number) {
         return Some(PersonalIdentifier::CitizenNumber);
     }
-    let national = word.strip_prefix("0086").or_else(|| word.strip_prefix("86")).unwrap_or(word);
-    (is_mobile(word) || is_mobile(national)).then_some(PersonalIdentifier::MobileNumber)
+    let national = number.strip_prefix("0086").or_else(|| number.strip_prefix("86"));
+    (is_mobile(number) || national.is_some_and(is_mobile))
+        .then_some(PersonalIdentifier::MobileNumber)
+}
+
+/// 18 characters with a right check character anywhere in the word, or the older form alone.
+fn holds_citizen_number(word: &str) -> bool {
+    let anywhere = |from: usize| word.get(from..from + LONGEST).is_some_and(is_citizen_18);
+    is_citizen_15(word) || (0..word.len()).any(anywhere)
+}
+
+/// Eleven digits between letters that no hexadecimal number has.
+fn holds_mobile_number(word: &str) -> bool {
+    let foreign = word.bytes().any(|b| b.is_ascii_alphabetic() && !b.is_ascii_hexdigit());
+    foreign
+        && word
+            .split(|c: char| !c.is_ascii_digit())
+            .any(|digits| whole_number(digits) == Some(PersonalIdentifier::MobileNumber))
 }
 
 fn is_mobile(digits: &str) -> bool {
@@ -112,11 +153,22 @@ fn digits(b: &[u8]) -> u32 {
     b.iter().fold(0, |n, d| n * 10 + u32::from(d - b'0'))
 }
 
-/// RFC 5322's everyday form: something@label.label, the last label at least two letters.
-fn is_email(word: &str) -> bool {
-    let Some((local, domain)) = word.rsplit_once('@') else { return false };
-    let Some((_, last)) = domain.trim_end_matches('.').rsplit_once('.') else { return false };
-    !local.is_empty() && last.chars().count() >= 2 && last.chars().all(char::is_alphabetic)
+/// RFC 5322's everyday form, whatever stands around it: a character of a name, @, then labels with
+/// a dot between them, the one after the dot beginning with two letters.
+fn holds_email(text: &str) -> bool {
+    text.match_indices('@').any(|(at, _)| {
+        let named = text[..at]
+            .chars()
+            .next_back()
+            .is_some_and(|c| c.is_alphanumeric() || "._%+-".contains(c));
+        let after = &text[at + 1..];
+        let end = after.find(|c: char| !(c.is_alphanumeric() || ".-".contains(c)));
+        let mut labels = after[..end.unwrap_or(after.len())].split('.');
+        let first = labels.next().is_some_and(|label| !label.is_empty());
+        named
+            && first
+            && labels.any(|label| label.chars().take_while(|c| c.is_alphabetic()).count() >= 2)
+    })
 }
 
 #[cfg(test)]
@@ -172,6 +224,22 @@ mod tests {
             ("110105491231002", CitizenNumber),
             ("a.b+c@mail.example.org", Email),
             ("mailto <a@b.cn>", Email),
+            ("mailto:foo@bar.com?x", Email),
+            ("a@b.com:17", Email),
+            ("foo@bar.com/x", Email),
+            ("foo@bar.com_1", Email),
+            ("手机13812345678", MobileNumber),
+            ("13812345678号", MobileNumber),
+            ("u13812345678", MobileNumber),
+            ("13812345678x", MobileNumber),
+            ("tel8613812345678", MobileNumber),
+            ("3 138 1234 5678", MobileNumber),
+            ("+86 (0)138 1234 5678", MobileNumber),
+            ("١٣٨١٢٣٤٥٦٧٨", MobileNumber),
+            ("𝟏𝟑𝟖𝟏𝟐𝟑𝟒𝟓𝟔𝟕𝟖", MobileNumber),
+            ("身份证11010519491231002X", CitizenNumber),
+            ("11010519491231002X先生", CitizenNumber),
+            ("id11010519491231002X", CitizenNumber),
         ] {
             assert_eq!(personal_identifier(text), Some(kind), "{text}");
         }

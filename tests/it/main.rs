@@ -6,6 +6,7 @@
 mod access; // who may call what: every role, every RPC, every kind of bad credential
 mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
+mod expiry; // ten thousand consents that end at the same instant
 mod harness; // services in this process and as child processes, clients, requests, faces
 mod hostile; // picture bombs, floods, late and abandoned requests
 mod kills; // kill -9 during enrolment and revocation, a hundred times each
