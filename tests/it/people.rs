@@ -5,8 +5,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use assent::config;
-use assent::server;
 use assent::service::client::Client;
 use assent::service::proto;
 use assent::service::proto::enroll_stream_response::Result as Answer;
@@ -15,7 +13,7 @@ use jpeg_encoder::{ColorType, Encoder};
 use zune_jpeg::JpegDecoder;
 
 use crate::harness::{
-    CONTROLLER, POLICY, Service, connect, encoded, enrolment_under, faces, matched, verify_photo,
+    CONTROLLER, POLICY, Service, encoded, enrolment_under, faces, matched, verify_photo,
 };
 
 /// Callers at once.
@@ -211,12 +209,7 @@ async fn enrol_all(service: Service, people: &[Person], scope: &str) -> Service 
     assert!(refused.values().all(known), "for nothing else");
 
     let place = service.stop().await;
-    let file = place.path().join("assent.toml");
-    std::fs::write(&file, WIDE).unwrap();
-    let settings = config::load(Some(&file), place.overrides()).unwrap();
-    let running = server::start(settings).await.unwrap();
-    let client = connect(running.address()).await;
-    let service = Service { place, running, client };
+    let service = Service::start_configured(place, WIDE).await;
     let rest = people.iter().filter(|p| refused.contains_key(&p.subject)).cloned();
     let refused = enrol(&service.client, &rest.collect::<Vec<_>>(), scope).await;
     assert!(refused.is_empty(), "{refused:#?}");
