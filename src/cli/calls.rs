@@ -28,8 +28,8 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
     let request = proto::ApplyPolicyRequest { toml, dry_run: args.dry_run };
     let response = client.apply_policy(request).await.map_err(|mut error| {
         // The field of the request is the file.
-        if let Some(message) = error.message.strip_prefix("toml: ") {
-            error.message = message.to_owned();
+        if error.message.starts_with("toml: ") {
+            error.message.drain(.."toml: ".len());
         }
         Failure::from(error).about(&args.file)
     })?;
@@ -40,7 +40,7 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
             output::print_change(change);
         }
         let done = if args.dry_run { "would apply" } else { "applied" };
-        println!("{done}; revision {}", response.revision);
+        say!("{done}; revision {}", response.revision);
     }
     Ok(Exit::Ok)
 }
@@ -72,12 +72,12 @@ pub(super) async fn notice(args: &NoticeArgs, json: bool) -> Outcome {
         return Ok(Exit::Ok);
     }
     let notice = response.notice.unwrap_or_default();
-    println!("{}/{}@{}", notice.controller_id, notice.notice_id, notice.version);
-    println!("sha256    {}", hex::encode(&notice.sha256));
-    println!("purposes  {}", notice.purposes.join(", "));
-    println!("from      {}", output::time(notice.effective_from.as_ref()));
+    say!("{}/{}@{}", notice.controller_id, notice.notice_id, notice.version);
+    say!("sha256    {}", hex::encode(&notice.sha256));
+    say!("purposes  {}", notice.purposes.join(", "));
+    say!("from      {}", output::time(notice.effective_from.as_ref()));
     for text in &notice.texts {
-        println!("\n[{}]", text.language);
+        say!("\n[{}]", text.language);
         for part in [
             &text.controller_contact,
             &text.purpose_and_method,
@@ -85,7 +85,7 @@ pub(super) async fn notice(args: &NoticeArgs, json: bool) -> Outcome {
             &text.necessity_and_impact,
             &text.rights,
         ] {
-            println!("{part}");
+            say!("{part}");
         }
     }
     Ok(Exit::Ok)
@@ -144,7 +144,7 @@ pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     if json {
         output::print_json("VerifyResponse", &response);
     } else {
-        println!("{}", output::verdict(&response));
+        say!("{}", output::verdict(&response));
     }
     Ok(match response.decision() {
         proto::Decision::Match => Exit::Ok,
@@ -162,11 +162,20 @@ pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
 
 /// `assent revoke`.
 #[derive(Debug, Args)]
-#[group(id = "target", required = true, multiple = false, args = ["subject", "record", "consent_id"])]
 pub(super) struct RevokeArgs {
     /// The controller
     #[arg(long)]
     controller: String,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Whose consent is withdrawn: exactly one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct TargetArgs {
     /// All records of this subject
     #[arg(long)]
     subject: Option<String>,
@@ -176,15 +185,13 @@ pub(super) struct RevokeArgs {
     /// The record held under this consent
     #[arg(long)]
     consent_id: Option<String>,
-    #[command(flatten)]
-    connection: ConnectionArgs,
 }
 
 pub(super) async fn revoke(args: &RevokeArgs, json: bool) -> Outcome {
     use proto::revoke_request::Target;
-    let subject = args.subject.clone().map(Target::SubjectRef);
-    let record = args.record.clone().map(Target::RecordId);
-    let consent = args.consent_id.clone().map(Target::ConsentId);
+    let subject = args.target.subject.clone().map(Target::SubjectRef);
+    let record = args.target.record.clone().map(Target::RecordId);
+    let consent = args.target.consent_id.clone().map(Target::ConsentId);
     let request = proto::RevokeRequest {
         controller_id: args.controller.clone(),
         target: subject.or(record).or(consent),
@@ -194,12 +201,12 @@ pub(super) async fn revoke(args: &RevokeArgs, json: bool) -> Outcome {
     if json {
         output::print_json("RevokeResponse", &response);
     } else if response.revoked_records.is_empty() {
-        println!("nothing was held; revision {}", response.revision);
+        say!("nothing was held; revision {}", response.revision);
     } else {
         for record in &response.revoked_records {
-            println!("destroyed {record}");
+            say!("destroyed {record}");
         }
-        println!("gone from revision {} on", response.revision);
+        say!("gone from revision {} on", response.revision);
     }
     Ok(Exit::Ok)
 }
@@ -226,16 +233,13 @@ pub(super) async fn describe(args: &DescribeArgs, json: bool) -> Outcome {
     if json {
         output::print_json("DescribeSubjectResponse", &response);
     } else if response.records.is_empty() {
-        println!("nothing is held; revision {}", response.revision);
+        say!("nothing is held; revision {}", response.revision);
     } else {
         for held in &response.records {
             let live = if held.live { "live" } else { "not matching" };
-            println!("{}  {live}, of {} frame(s)", held.record_id, held.frames);
-            println!("  model    {}", held.model_contract);
-            println!(
-                "  consent  {}",
-                held.consent_tag.as_ref().map(output::tag).unwrap_or_default()
-            );
+            say!("{}  {live}, of {} frame(s)", held.record_id, held.frames);
+            say!("  model    {}", held.model_contract);
+            say!("  consent  {}", held.consent_tag.as_ref().map(output::tag).unwrap_or_default());
         }
     }
     Ok(Exit::Ok)
@@ -255,23 +259,26 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
         output::print_json("StatusResponse", &status);
         return Ok(Exit::Ok);
     }
-    println!("assent {}: {}", status.version, status.state);
-    println!("  since     {}", output::time(status.started_at.as_ref()));
-    println!("  revision  {}", status.revision);
-    println!("  profile   {}", status.profile);
-    println!("  model     {} ({})", status.model_pack, status.model_contract);
-    println!("  provider  {}, scan {}", status.provider, status.scan_kernel);
+    say!("assent {}: {}", status.version, status.state);
+    say!("  since     {}", output::time(status.started_at.as_ref()));
+    say!("  revision  {}", status.revision);
+    say!("  profile   {}", status.profile);
+    say!("  model     {} ({})", status.model_pack, status.model_contract);
+    say!("  provider  {}, scan {}", status.provider, status.scan_kernel);
     let lock = if status.arena_locked { "locked" } else { "NOT all locked: raise `ulimit -l`" };
-    println!("  arena     {} KiB, {lock}", status.arena_bytes / 1024);
-    println!("  subjects  {}", status.subjects);
+    say!("  arena     {} KiB, {lock}", status.arena_bytes / 1024);
+    say!("  subjects  {}", status.subjects);
     for class in &status.classes {
-        println!(
+        say!(
             "  {:>8}  {} / {} / {}",
-            class.templates, class.controller_id, class.purpose, class.scope
+            class.templates,
+            class.controller_id,
+            class.purpose,
+            class.scope
         );
     }
     for record in &status.quarantined_records {
-        println!("  quarantined: {record}; revoke it by record id, or restore the store");
+        say!("  quarantined: {record}; revoke it by record id, or restore the store");
     }
     Ok(Exit::Ok)
 }

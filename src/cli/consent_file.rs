@@ -1,6 +1,6 @@
 //! The consent file of `assent enroll`: one consent record as TOML, written by people.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::exit::{Exit, Failure};
 use crate::consent::{AlternativeMethod, ConsentForm, LawfulBasis, Sha256, SubjectClass};
@@ -20,7 +20,9 @@ pub(super) struct ConsentFile {
     notice_sha256: Sha256,
     form: ConsentForm,
     channel: String,
+    #[serde(deserialize_with = "time")]
     captured_at: Timestamp,
+    #[serde(deserialize_with = "time")]
     expires_at: Timestamp,
     evidence_sha256: Sha256,
     bundled: bool,
@@ -32,6 +34,7 @@ pub(super) struct ConsentFile {
     #[serde(default = "adult")]
     subject_class: SubjectClass,
     guardian: Option<GuardianFile>,
+    #[serde(default, deserialize_with = "optional_time")]
     reconsent_by: Option<Timestamp>,
     #[serde(default)]
     offdevice_processing: bool,
@@ -44,6 +47,25 @@ struct GuardianFile {
     relation: String,
     evidence_sha256: Sha256,
     minor_rules_version: String,
+}
+
+/// With quotes or without: TOML has dates of its own.
+fn time<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Text(String),
+        Date(toml::value::Datetime),
+    }
+    let text = match Written::deserialize(from)? {
+        Written::Text(text) => text,
+        Written::Date(date) => date.to_string(),
+    };
+    text.parse().map_err(serde::de::Error::custom)
+}
+
+fn optional_time<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    time(from).map(Some)
 }
 
 fn consent() -> LawfulBasis {

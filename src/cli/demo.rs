@@ -38,7 +38,7 @@ pub(super) fn run(args: &DemoArgs) -> Outcome {
         let place = tempfile::tempdir().map_err(Failure::internal)?;
         let running = story::tell(&args.models_dir, place.path()).await?;
         if args.keep {
-            println!("\nThe service stays at http://{} until Ctrl-C.", running.address());
+            say!("\nThe service stays at http://{} until Ctrl-C.", running.address());
             wait_for_signal().await?;
         }
         running.stop().await;

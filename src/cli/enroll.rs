@@ -65,11 +65,11 @@ async fn single(args: &EnrollArgs, consent: &ConsentFile, json: bool) -> Outcome
     if json {
         output::print_json("EnrollResponse", &response);
     } else {
-        println!("enrolled {subject} as record {}", response.record_id);
-        println!("  expires   {}", output::time(response.expires_at.as_ref()));
-        println!("  revision  {}", response.revision);
+        say!("enrolled {subject} as record {}", response.record_id);
+        say!("  expires   {}", output::time(response.expires_at.as_ref()));
+        say!("  revision  {}", response.revision);
         for twin in &response.duplicates {
-            println!("  looks like {} (record {})", twin.subject_ref, twin.record_id);
+            say!("  looks like {} (record {})", twin.subject_ref, twin.record_id);
         }
     }
     Ok(Exit::Ok)

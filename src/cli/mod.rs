@@ -2,7 +2,12 @@
 //! `check-config`, `models` and `keys`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
-#![expect(clippy::print_stdout, reason = "printing results is what the command line is for")]
+
+/// Prints a line of results. When nobody reads any more (`| head`), the process ends quietly.
+macro_rules! say {
+    () => { $crate::cli::output::line(format_args!("")) };
+    ($($arg:tt)*) => { $crate::cli::output::line(format_args!($($arg)*)) };
+}
 
 mod calls;
 mod connection;
@@ -106,7 +111,7 @@ fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
 
 fn keys_init(args: &KeyArgs) -> Outcome {
     crate::crypto::RootKey::create(&args.path).map_err(exit::Failure::usage)?;
-    println!(
+    say!(
         "root key written to {}\n\
          Keep it apart from backups of the data directory: whoever has both can open every template,\n\
          and without it nothing opens.",

@@ -38,19 +38,19 @@ fn list(place: &PlaceArgs, json: bool) -> Outcome {
     let packs = list_packs(&place.models_dir).map_err(Failure::usage)?;
     if json {
         let listed: Vec<_> = packs.iter().map(describe).collect();
-        println!("{}", serde_json::to_string_pretty(&listed).map_err(Failure::internal)?);
+        say!("{}", serde_json::to_string_pretty(&listed).map_err(Failure::internal)?);
         return Ok(Exit::Ok);
     }
     for pack in &packs {
-        println!("{}", pack.name);
+        say!("{}", pack.name);
         match &pack.pack {
             Ok(info) => {
-                println!("  {}", info.description);
-                println!("  licence   {}", info.licence);
-                println!("  contract  {}", info.contract);
-                println!("  files     there, hashes right");
+                say!("  {}", info.description);
+                say!("  licence   {}", info.licence);
+                say!("  contract  {}", info.contract);
+                say!("  files     there, hashes right");
             }
-            Err(fault) => println!("  not usable: {fault}"),
+            Err(fault) => say!("  not usable: {fault}"),
         }
     }
     Ok(Exit::Ok)

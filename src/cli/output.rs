@@ -1,8 +1,18 @@
 //! How answers look to people.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
+use super::exit::Exit;
 use crate::service::{json, proto};
+
+/// One line on standard output.
+pub(super) fn line(text: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    if writeln!(out, "{text}").is_err() {
+        std::process::exit(i32::from(Exit::Ok as u8));
+    }
+}
 
 /// Prints a message as JSON.
 pub(super) fn print_json<M>(name: &str, message: &M)
@@ -10,14 +20,14 @@ where
     M: json::Message,
 {
     let value = json::to_json(name, message).unwrap_or_default();
-    println!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
+    say!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
 }
 
 /// Prints one object of a policy diff.
 pub(super) fn print_change(change: &proto::PolicyChange) {
-    println!("{} {} {}", mark(change.kind()), change.object, change.id);
+    say!("{} {} {}", mark(change.kind()), change.object, change.id);
     for field in &change.fields {
-        println!("    {field}");
+        say!("    {field}");
     }
 }
 

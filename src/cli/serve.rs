@@ -70,16 +70,16 @@ pub(super) fn check(args: &ServeArgs) -> Outcome {
         Security::PlaintextLoopback => "plaintext, loopback only",
         Security::Tls(_) => "mutual TLS",
     };
-    println!("configuration is valid");
-    println!("  profile   {}", settings.profile.name);
-    println!("  gRPC      {} ({security})", settings.grpc);
+    say!("configuration is valid");
+    say!("  profile   {}", settings.profile.name);
+    say!("  gRPC      {} ({security})", settings.grpc);
     match settings.metrics {
-        Some(address) => println!("  metrics   {address}"),
-        None => println!("  metrics   off"),
+        Some(address) => say!("  metrics   {address}"),
+        None => say!("  metrics   off"),
     }
-    println!("  store     {}", settings.data_dir.display());
-    println!("  root key  {}", settings.root_key.display());
-    println!("  models    {}", settings.pipeline.models_dir.display());
+    say!("  store     {}", settings.data_dir.display());
+    say!("  root key  {}", settings.root_key.display());
+    say!("  models    {}", settings.pipeline.models_dir.display());
     Ok(Exit::Ok)
 }
 

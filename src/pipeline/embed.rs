@@ -1,5 +1,6 @@
 //! Aligned crops -> embeddings, several at once.
 
+use ndarray::ArrayView2;
 use std::collections::BTreeSet;
 
 use ort::session::Session;
@@ -69,9 +70,9 @@ fn fill(crop: &[u8], spec: &RecogniserSpec, planes: &mut [f32]) {
 
 /// Cuts the output into `count` normalised rows.
 fn split(outputs: &[&[f32]], count: usize, width: usize) -> Result<Vec<Embedding>, InferenceError> {
-    let rows = outputs
+    let batch = outputs
         .first()
-        .filter(|values| values.len() == count * width)
+        .and_then(|values| ArrayView2::from_shape((count, width), values).ok())
         .ok_or(InferenceError::Shape { what: "recogniser" })?;
-    rows.chunks_exact(width).map(|row| Ok(Embedding::normalise(row.to_vec())?)).collect()
+    batch.rows().into_iter().map(|row| Ok(Embedding::normalise(row.to_vec())?)).collect()
 }

@@ -11,6 +11,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::access::Access;
 use super::fault::Fault;
 use crate::consent::Sha256;
+use crate::telemetry::{self, Rejected};
 use crate::types::{CallerName, ControllerId, GateId};
 
 /// What a caller is allowed to be.
@@ -186,7 +187,11 @@ impl Caller {
             Identity::Loopback => true,
             Identity::Known(known) => rule(known),
         };
-        if allowed { Ok(()) } else { Err(Fault::forbidden(refusal)) }
+        if allowed {
+            return Ok(());
+        }
+        telemetry::rejected(Rejected::Forbidden);
+        Err(Fault::forbidden(refusal))
     }
 }
 

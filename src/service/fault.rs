@@ -141,13 +141,13 @@ impl Fault {
     }
 
     pub(super) fn into_status(self) -> Status {
-        let rpc = pb::Status {
-            code: i32::from(self.code),
-            message: self.message.clone(),
-            details: self.details,
+        let mut status = if self.details.is_empty() {
+            Status::new(self.code, self.message)
+        } else {
+            let (code, message) = (i32::from(self.code), self.message.clone());
+            let rpc = pb::Status { code, message, details: self.details };
+            Status::with_details(self.code, self.message, rpc.encode_to_vec().into())
         };
-        let details = rpc.encode_to_vec().into();
-        let mut status = Status::with_details(self.code, self.message, details);
         let pushback = self.retry_after.and_then(|wait| wait.as_millis().to_string().parse().ok());
         if let Some(ms) = pushback {
             status.metadata_mut().insert("grpc-retry-pushback-ms", ms);

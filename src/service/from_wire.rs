@@ -70,6 +70,8 @@ pub(super) fn enroll(
     });
     let frames: Vec<Result<Probe, Fault>> = frames.collect();
     let frames = frames.into_iter().collect::<Result<Vec<Probe>, Fault>>()?;
+    // The subject before the key: tools make the key of it, and the refusal should name the cause.
+    SubjectRef::parse(request.subject_ref.as_str()).map_err(text("subject_ref"))?;
     let idempotency_key =
         IdempotencyKey::parse(request.idempotency_key).map_err(text("idempotency_key"))?;
     let consent = request.consent.ok_or_else(|| Fault::field("consent", "is missing"))?;

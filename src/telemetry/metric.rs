@@ -138,6 +138,9 @@ pub enum Rejected {
 }
 
 impl Rejected {
+    pub(super) const ALL: [Self; 4] =
+        [Self::Overload, Self::Unauthenticated, Self::Forbidden, Self::NotServing];
+
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Overload => "overload",
@@ -157,5 +160,9 @@ pub(super) fn describe() {
             Kind::Gauge => metrics::describe_gauge!(metric.name, metric.unit, metric.help),
             Kind::Histogram => metrics::describe_histogram!(metric.name, metric.unit, metric.help),
         }
+    }
+    // From 0, so that the first refusal is a rise and not the birth of a series.
+    for reason in Rejected::ALL {
+        metrics::counter!(REJECTED.name, "reason" => reason.label()).absolute(0);
     }
 }

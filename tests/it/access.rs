@@ -94,7 +94,7 @@ impl Site {
         let place = Place::new();
         let authority = Authority::new();
         let mut parties = Vec::new();
-        let mut callers = String::new();
+        let mut callers = Vec::new();
         for (name, rule) in RULES {
             let credential = authority.client(&format!("{name}.assent.test"));
             // By name, in whatever case; the auditor by the digest of its certificate.
@@ -103,7 +103,7 @@ impl Site {
                 "operator" => "Operator.Assent.TEST".to_owned(),
                 name => format!("{name}.assent.test"),
             };
-            callers.push_str(&format!(
+            callers.push(format!(
                 "[[callers]]\nname = '{name}'\ncertificate = '{known_as}'\n{rule}\n"
             ));
             let role = match rule.split('\'').nth(1) {
@@ -118,7 +118,7 @@ impl Site {
         parties.push(Party { who: "stranger", role: None, credential: Some(stranger) });
         parties.push(Party { who: "anonymous", role: None, credential: None });
         write_tls(place.path(), &authority);
-        let text = format!("[listen]\ngrpc = '127.0.0.1:0'\n{TLS}{callers}");
+        let text = format!("[listen]\ngrpc = '127.0.0.1:0'\n{TLS}{}", callers.concat());
         let file = place.path().join("assent.toml");
         std::fs::write(&file, text).unwrap();
         let settings = config::load(Some(&file), beside(&place)).unwrap();
@@ -169,20 +169,26 @@ async fn connect(
 /// The code with which an empty request is answered. No wildcard: a new RPC has to be called here.
 async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
     let outcome = match rpc {
-        Rpc::GateVerify => client.verify(Default::default()).await.map(drop),
+        Rpc::GateVerify => client.verify(proto::VerifyRequest::default()).await.map(drop),
         Rpc::GateVerifyStream => client.verify_stream(stream::empty()).await.map(drop),
-        Rpc::EnrollmentEnroll => client.enroll(Default::default()).await.map(drop),
+        Rpc::EnrollmentEnroll => client.enroll(proto::EnrollRequest::default()).await.map(drop),
         Rpc::EnrollmentEnrollStream => client.enroll_stream(stream::empty()).await.map(drop),
-        Rpc::EnrollmentRevoke => client.revoke(Default::default()).await.map(drop),
+        Rpc::EnrollmentRevoke => client.revoke(proto::RevokeRequest::default()).await.map(drop),
         Rpc::EnrollmentDescribeSubject => {
-            client.describe_subject(Default::default()).await.map(drop)
+            client.describe_subject(proto::DescribeSubjectRequest::default()).await.map(drop)
         }
-        Rpc::OperatorApplyPolicy => client.apply_policy(Default::default()).await.map(drop),
-        Rpc::OperatorReadPolicy => client.read_policy(Default::default()).await.map(drop),
-        Rpc::OperatorStatus => client.status(Default::default()).await.map(drop),
-        Rpc::NoticesGetNotice => client.get_notice(Default::default()).await.map(drop),
+        Rpc::OperatorApplyPolicy => {
+            client.apply_policy(proto::ApplyPolicyRequest::default()).await.map(drop)
+        }
+        Rpc::OperatorReadPolicy => {
+            client.read_policy(proto::ReadPolicyRequest::default()).await.map(drop)
+        }
+        Rpc::OperatorStatus => client.status(proto::StatusRequest::default()).await.map(drop),
+        Rpc::NoticesGetNotice => {
+            client.get_notice(proto::GetNoticeRequest::default()).await.map(drop)
+        }
         Rpc::NoticesGetRetentionPolicy => {
-            client.get_retention_policy(Default::default()).await.map(drop)
+            client.get_retention_policy(proto::GetRetentionPolicyRequest::default()).await.map(drop)
         }
     };
     outcome.map_or_else(|refusal| refusal.code.name(), |()| "OK")

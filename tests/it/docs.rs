@@ -52,10 +52,8 @@ fn every_limit_and_pipeline_setting_is_explained_with_its_default() {
             }
             let row = row.unwrap_or_else(|| panic!("docs/configuration.md has no row for {name}"));
             let plain: String = row.chars().filter(|c| *c != ',').collect();
-            let shown = match value {
-                toml::Value::Float(number) => shortest(*number),
-                other => other.to_string().replace('"', ""),
-            };
+            let shown =
+                value.as_float().map_or_else(|| value.to_string().replace('"', ""), shortest);
             let cells: Vec<_> = plain.split('|').map(|c| c.trim().trim_matches('`')).collect();
             assert!(cells.contains(&shown.as_str()), "default of {name} is {shown}: {row}");
         }

@@ -29,7 +29,7 @@ pub(crate) const WIDTH: usize = 512;
 /// The policy of the documentation.
 pub(crate) const POLICY: &str = include_str!("../../docs/example-policy.toml");
 /// Longest wait for a service to serve: a loaded machine may be slow, and no test fails for that.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The models, fetched when they are not there.
 pub(crate) static MODELS: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -338,10 +338,10 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("the child can be asked") {
                 panic!("the program ended while it was starting: {status}");
             }
-            if let Ok(client) = Client::connect(&target).await {
-                if client.is_serving("").await.unwrap_or(false) {
-                    return client;
-                }
+            if let Ok(client) = Client::connect(&target).await
+                && client.is_serving("").await.unwrap_or(false)
+            {
+                return client;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -34,8 +34,8 @@ fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
-    let body = [kind.as_slice(), data].concat();
+fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
+    let body = [&kind, data].concat();
     let length = u32::try_from(data.len()).unwrap().to_be_bytes();
     [length.as_slice(), &body, &crc32(&body).to_be_bytes()].concat()
 }
@@ -43,11 +43,11 @@ fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
 /// A PNG of grey pixels with these chunks between header and end.
 fn png(width: u32, height: u32, chunks: &[Vec<u8>]) -> Vec<u8> {
     let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
-    let header = chunk(b"IHDR", &[size.as_slice(), &[8, 0, 0, 0, 0]].concat());
+    let header = chunk(*b"IHDR", &[size.as_slice(), &[8, 0, 0, 0, 0]].concat());
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
     file.extend(header);
-    chunks.iter().for_each(|chunk| file.extend(chunk));
-    file.extend(chunk(b"IEND", &[]));
+    file.extend(chunks.concat());
+    file.extend(chunk(*b"IEND", &[]));
     file
 }
 
@@ -102,7 +102,7 @@ fn jpeg(frame: u8, size: u16, components: u8, ac: u8, scans: &[Vec<u8>]) -> Vec<
     file.extend(segment(frame, &header));
     file.extend(table(0x00, 0));
     file.extend(table(0x10, ac));
-    scans.iter().for_each(|scan| file.extend(scan));
+    file.extend(scans.concat());
     file.extend([0xFF, 0xD9]);
     file
 }
@@ -145,7 +145,7 @@ fn sixteen_bit() -> Vec<u8> {
     encoder.set_color(png::ColorType::Rgba);
     encoder.set_depth(png::BitDepth::Sixteen);
     let mut writer = encoder.write_header().unwrap();
-    writer.write_image_data(&[128; 64 * 64 * 8]).unwrap();
+    writer.write_image_data(&vec![128; 64 * 64 * 8]).unwrap();
     writer.finish().unwrap();
     file
 }
@@ -153,13 +153,13 @@ fn sixteen_bit() -> Vec<u8> {
 /// A legal picture of 12 megapixels in 74 KB.
 fn large_and_legal() -> Vec<u8> {
     let rows = (LARGE as usize + 1) * LARGE as usize;
-    png(LARGE, LARGE, &[chunk(b"IDAT", &zeros(rows.next_multiple_of(258)))])
+    png(LARGE, LARGE, &[chunk(*b"IDAT", &zeros(rows.next_multiple_of(258)))])
 }
 
 /// Pictures that must be refused.
 fn bombs() -> Vec<(&'static str, Vec<u8>)> {
     let inflated = zeros(400 << 20);
-    let pixels = chunk(b"IDAT", &zeros(8 * 9 + 258));
+    let pixels = chunk(*b"IDAT", &zeros(8 * 9 + 258));
     let profile = [b"x\0\0".as_slice(), &inflated].concat();
     let photo = photo("yaoming.jpg");
     let square = large_and_legal();
@@ -175,13 +175,13 @@ fn bombs() -> Vec<(&'static str, Vec<u8>)> {
         ("PNG without pixels", png(64, 64, &[])),
         ("progressive JPEG of 10,000 scans", progressive(10_000)),
         ("neither JPEG nor PNG", inflated[..inflated.len() / 4].to_vec()),
-        ("PNG with a profile that never ends", png(64, 64, &[chunk(b"iCCP", &profile)])),
+        ("PNG with a profile that never ends", png(64, 64, &[chunk(*b"iCCP", &profile)])),
     ]
 }
 
-/// Pictures that are odd: decoded or refused, but never a fault of ours.
+/// Pictures that are odd and all the same pictures: they are decoded, and nobody is in them.
 fn oddities() -> Vec<(&'static str, Vec<u8>)> {
-    let inflated = chunk(b"IDAT", &zeros(400 << 20));
+    let inflated = chunk(*b"IDAT", &zeros(400 << 20));
     vec![
         ("PNG of 8 x 8 with pixels that never end", png(8, 8, &[inflated])),
         ("CMYK JPEG", cmyk()),
@@ -255,12 +255,9 @@ async fn bombs_are_refused_before_they_take_memory() {
         assert!(field.starts_with("frames[0]"), "{name}: {field}");
     }
     for (name, picture) in oddities() {
-        match client.verify(verify_photo(GATE, picture)).await {
-            Ok(response) => assert_eq!(response.decision(), proto::Decision::NoFace, "{name}"),
-            Err(refusal) => {
-                assert_eq!(refusal.code.name(), "INVALID_ARGUMENT", "{name}: {refusal}")
-            }
-        }
+        let seen = client.verify(verify_photo(GATE, picture)).await;
+        let seen = seen.unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        assert_eq!(seen.decision(), proto::Decision::NoFace, "{name}");
     }
     let after = peak(&process);
     let (taken, limit) = ((after - before) >> 20, BOMBS_MAY_TAKE >> 20);

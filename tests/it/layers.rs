@@ -36,7 +36,7 @@ const TABLE: [(&str, u8, &[&str]); 12] = [
 ];
 
 /// A word, and the modules that alone may use it.
-const ABSENT_ELSEWHERE: [(&str, &[&str]); 14] = [
+const ABSENT_ELSEWHERE: [(&str, &[&str]); 13] = [
     ("tonic", &["service"]),
     ("tonic_health", &["service"]),
     ("tonic_reflection", &["service"]),
@@ -50,7 +50,6 @@ const ABSENT_ELSEWHERE: [(&str, &[&str]); 14] = [
     ("aes_gcm_siv", &["crypto"]),
     ("chacha20poly1305", &["crypto"]),
     ("redb", &["store"]),
-    ("println", &["cli"]),
 ];
 
 /// Text that the modules named must not hold.

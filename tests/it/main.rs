@@ -1,4 +1,7 @@
 //! All integration tests, as one binary.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking, their helpers too")]
+#![allow(clippy::assigning_clones, reason = "tables of spoilt fields read better so")]
+#![allow(clippy::print_stdout, reason = "counts that the issue asks for are shown")]
 
 mod access; // who may call what: every role, every RPC, every kind of bad credential
 mod cli; // the program's commands: what they print, and how they exit

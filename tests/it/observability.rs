@@ -226,7 +226,7 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
         assert!(!told.contains("consent-resident"), "a consent id is in\n{told}");
         assert!(!told.contains("key-resident"), "an idempotency key is in\n{told}");
     }
-    a_wrong_root_key_is_refused(place);
+    a_wrong_root_key_is_refused(&place);
 }
 
 async fn health_is_told_of_each_service(client: &Client) {
@@ -321,10 +321,10 @@ fn refused_start(command: &mut Command, words: &[&str]) {
 
 const LOOPBACK: [&str; 4] = ["--plaintext", "--no-metrics", "--listen", "127.0.0.1:0"];
 
-fn a_wrong_root_key_is_refused(place: Place) {
+fn a_wrong_root_key_is_refused(place: &Place) {
     std::fs::remove_file(place.root_key()).unwrap();
     RootKey::create(&place.root_key()).unwrap();
-    refused_start(serve(&place).args(LOOPBACK), &["another root key"]);
+    refused_start(serve(place).args(LOOPBACK), &["another root key"]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ const README: &str = include_str!("../../README.md");
 const RUST: &str = include_str!("../../examples/gate.rs");
 const PYTHON: &str = include_str!("../../docs/gate.py");
 /// Far more than a gate would wait: this machine may be busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn the_readme_holds_the_examples_word_for_word() {
@@ -26,7 +26,7 @@ fn the_readme_holds_the_examples_word_for_word() {
 async fn with_a_resident() -> Service {
     let service = Service::start().await;
     let request = service.enrolment("resident-1", vec![encoded(photo("yaoming.jpg"))]).await;
-    service.client.enroll(request).await.unwrap();
+    service.client.enroll(request).await.expect("the enrolment is accepted");
     service
 }
 
@@ -92,16 +92,16 @@ fn python() -> PathBuf {
     let python = kept().join("venv/bin/python");
     let pins = root().join("docs/gate.requirements.txt");
     let made = kept().join("pins");
-    let wanted = std::fs::read(&pins).unwrap();
+    let wanted = std::fs::read(&pins).expect("the pins are there");
     if std::fs::read(&made).ok().as_ref() != Some(&wanted) {
         let mut venv = Command::new("python3");
         run(venv.args(["-m", "venv", "--clear"]).arg(kept().join("venv")));
         let mut install = Command::new(&python);
         install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
         run(install.args(["--require-hashes", "--only-binary", ":all:", "-r"]).arg(&pins));
-        std::fs::write(&made, &wanted).unwrap();
+        std::fs::write(&made, &wanted).expect("target/ can be written to");
     }
-    std::fs::create_dir_all(stubs()).unwrap();
+    std::fs::create_dir_all(stubs()).expect("target/ can be written to");
     let mut protoc = Command::new(&python);
     protoc.current_dir(root()).args(["-m", "grpc_tools.protoc", "-I", "proto"]);
     protoc.arg(format!("--python_out={}", stubs().display()));

@@ -122,6 +122,7 @@ fn consent_of(request: &mut proto::EnrollRequest) -> &mut proto::ConsentRecord {
     request.consent.as_mut().unwrap()
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "times on the wire are optional")]
 fn in_ms(ms: i64) -> Option<WireTime> {
     Some(WireTime::from(Timestamp::now().plus_ms(ms)))
 }
@@ -873,13 +874,11 @@ fn strings_of(message: &str) -> BTreeSet<String> {
     };
     let mut paths = BTreeSet::new();
     for field in &message.field {
-        match field.r#type() {
-            Type::String => drop(paths.insert(field.name().to_owned())),
-            Type::Message => {
-                let inner = strings_of(field.type_name());
-                paths.extend(inner.iter().map(|path| format!("{}.{path}", field.name())));
-            }
-            _ => {}
+        if field.r#type() == Type::String {
+            paths.insert(field.name().to_owned());
+        } else if field.r#type() == Type::Message {
+            let inner = strings_of(field.type_name());
+            paths.extend(inner.iter().map(|path| format!("{}.{path}", field.name())));
         }
     }
     paths

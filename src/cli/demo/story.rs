@@ -47,12 +47,12 @@ pub(super) async fn tell(models: &Path, place: &Path) -> Result<Running, Failure
     let running = stage.open().await?;
     let show = Show::connect(&stage, &running).await?;
     show.after_the_withdrawal().await?;
-    println!("\nThe withdrawn person matches no more, before and after a restart; the others do.");
+    say!("\nThe withdrawn person matches no more, before and after a restart; the others do.");
     Ok(running)
 }
 
 fn heading(text: &str) {
-    println!("\n== {text}");
+    say!("\n== {text}");
 }
 
 /// Where everything lies.
@@ -80,7 +80,7 @@ impl Stage {
         let settings = config::load(None, overrides).map_err(Failure::usage)?;
         let running = server::start(settings).await.map_err(Failure::usage)?;
         let status = running.engine().status();
-        println!(
+        say!(
             "serving on {} after {:.1} s: models on {}, search with {}, {} template(s)",
             running.address(),
             begun.elapsed().as_secs_f64(),
@@ -116,7 +116,7 @@ impl Show {
         let toml = POLICY.replace(GATE_FIELD.0, GATE_FIELD.1);
         let request = proto::ApplyPolicyRequest { toml, dry_run: false };
         for change in self.client.apply_policy(request).await?.changes {
-            println!("{} {} {}", output::mark(change.kind()), change.object, change.id);
+            say!("{} {} {}", output::mark(change.kind()), change.object, change.id);
         }
         let toml = superseded_notice();
         self.client.apply_policy(proto::ApplyPolicyRequest { toml, dry_run: false }).await?;
@@ -132,7 +132,7 @@ impl Show {
         for (subject, face) in cast {
             let request = self.enrolment(subject, face).await?;
             let response = self.client.enroll(request).await?;
-            println!(
+            say!(
                 "{subject}: record {}, until {}, receipt signed by {}...",
                 response.record_id,
                 output::time(response.expires_at.as_ref()),
@@ -186,8 +186,8 @@ impl Show {
         if response.revoked_records != [resident.record.clone()] {
             return Err(unexpected("the withdrawn record was not destroyed"));
         }
-        println!("destroyed record {} in {took:.1} ms", resident.record);
-        println!(
+        say!("destroyed record {} in {took:.1} ms", resident.record);
+        say!(
             "gone from revision {} on; erasure receipt signed by {}...",
             response.revision,
             signer(response.receipt.as_ref())
@@ -201,7 +201,7 @@ impl Show {
             subject_ref: "resident-0002".to_owned(),
         };
         let held = self.client.describe_subject(request).await?.records.len();
-        println!("records held about resident-0002: {held}");
+        say!("records held about resident-0002: {held}");
         let gone = self.ask(GATE, LEFT_AGAIN).await?;
         line("resident-0002, as before", &gone);
         let first = self.ask(GATE, PORTRAIT_ELSEWHERE).await?;
@@ -223,9 +223,9 @@ impl Show {
         let response = self.ask(gate, face).await?;
         line(who, &response);
         if let Some(tag) = response.r#match.as_ref().and_then(|m| m.consent_tag.as_ref()) {
-            println!("    covered by {}", output::tag(tag));
+            say!("    covered by {}", output::tag(tag));
         } else if let Some(way) = response.alternatives.first() {
-            println!("    other ways in, first: {}", output::way(way));
+            say!("    other ways in, first: {}", output::way(way));
         }
         Ok(())
     }
@@ -314,7 +314,7 @@ fn line(who: &str, response: &proto::VerifyResponse) {
     let subject = found.map(|m| format!(" {}", m.subject_ref)).unwrap_or_default();
     let similarity = found.and_then(|m| m.similarity);
     let similarity = similarity.map(|s| format!(", similarity {s:.2}")).unwrap_or_default();
-    println!("{who}: {decision}{subject}{similarity} ({total:.1} ms)");
+    say!("{who}: {decision}{subject}{similarity} ({total:.1} ms)");
 }
 
 fn is_match(response: &proto::VerifyResponse, subject: &str) -> bool {
@@ -326,7 +326,7 @@ fn refusal<T>(what: &str, outcome: Result<T, ClientError>) -> Result<(), Failure
     match outcome {
         Ok(_) => Err(unexpected(&format!("{what} was accepted"))),
         Err(error) => {
-            println!("{what}:\n    {}: {}", error.code.name(), error.message);
+            say!("{what}:\n    {}: {}", error.code.name(), error.message);
             Ok(())
         }
     }

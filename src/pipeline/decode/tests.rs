@@ -1,3 +1,5 @@
+//! What the decoders make of every form of picture, good and bad.
+
 use proptest::prelude::*;
 
 use super::super::frame::{Image, PixelFormat, RawFrame};
