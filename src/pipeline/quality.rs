@@ -49,10 +49,10 @@ pub struct QualityThresholds {
 impl Default for QualityThresholds {
     fn default() -> Self {
         Self {
-            min_sharpness: 15.0,
+            min_sharpness: 10.0,
             min_brightness: 35.0,
             max_brightness: 220.0,
-            max_burnt_share: 0.3,
+            max_burnt_share: 0.35,
             max_yaw_degrees: 50.0,
             max_pitch_degrees: 40.0,
             max_roll_degrees: 45.0,

@@ -335,8 +335,9 @@ fn what_a_new_operator_gets_wrong_is_told_with_what_to_do() {
         .says(USAGE, &["unknown provider", "openvino-bf16"]);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let again = ["serve", "--plaintext", "--no-metrics", "--listen", &address];
-    assent(&again).says(USAGE, &[&address, "in use"]);
+    let command = ["serve", "--plaintext", "--no-metrics", "--models-dir", models];
+    let files = ["--data-dir", &data, "--root-key", &key, "--listen", &address];
+    assent(&[&command[..], &files].concat()).says(USAGE, &[&address, "in use"]);
     let open = ["serve", "--plaintext", "--listen", "203.0.113.1:7400"];
     assent(&open).says(USAGE, &["203.0.113.1:7400", "not a loopback address"]);
     assent(&["serv"]).says(USAGE, &["serve"]);

@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use assent::config::{self, Overrides};
-use assent::server;
 use assent::service::proto;
 use assent::service::proto::enroll_stream_response::Result as EnrolAnswer;
 use assent::service::proto::verify_stream_response::Result as Answer;
@@ -150,14 +148,8 @@ const PLACES: usize = 8;
 
 /// A service with [`PLACES`] places for requests.
 async fn narrow() -> Service {
-    let place = Place::new();
-    let file = place.path().join("assent.toml");
-    std::fs::write(&file, format!("[limits]\nrequests_in_flight = {PLACES}\n")).unwrap();
-    let overrides: Overrides = place.overrides();
-    let settings = config::load(Some(&file), overrides).unwrap();
-    let running = server::start(settings).await.unwrap();
-    let client = connect(running.address()).await;
-    let service = Service { place, running, client };
+    let limits = format!("[limits]\nrequests_in_flight = {PLACES}\n");
+    let service = Service::start_configured(Place::new(), &limits).await;
     service.apply(POLICY).await;
     service
 }
