@@ -44,6 +44,14 @@ pub enum DecodeError {
         /// The limit, pixels.
         limit: u64,
     },
+    /// A side longer than any camera's.
+    #[error("a side of {width} x {height} pixels is longer than the limit of {LONGEST_SIDE}")]
+    TooLong {
+        /// Width, pixels.
+        width: u64,
+        /// Height, pixels.
+        height: u64,
+    },
     /// The picture ends early.
     #[error("the frame is cut short")]
     Truncated,
@@ -117,8 +125,14 @@ pub(super) fn raw(frame: &RawFrame, limit: u64) -> Result<Image, DecodeError> {
     raw::convert(frame, limit)
 }
 
+/// Longest side, pixels: what JPEG can write, and what the geometry's `f32` holds exactly.
+const LONGEST_SIDE: u64 = 65_535;
+
 /// Checks a picture's stated size.
 fn check_size(width: u64, height: u64, limit: u64) -> Result<(), DecodeError> {
+    if width.max(height) > LONGEST_SIDE {
+        return Err(DecodeError::TooLong { width, height });
+    }
     match width.checked_mul(height) {
         Some(0) => Err(DecodeError::Empty),
         Some(pixels) if pixels <= limit => Ok(()),
