@@ -10,6 +10,7 @@
 mod raw;
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -105,12 +106,14 @@ pub enum ConfigError {
     )]
     NoCallers,
     /// A limit that makes no sense.
-    #[error("limits.{field}: {fault}")]
+    #[error("limits.{field}: {value} is not from {} to {}", allowed.start(), allowed.end())]
     Limit {
         /// The limit.
         field: &'static str,
-        /// What is wrong with it.
-        fault: &'static str,
+        /// What it was to be.
+        value: u64,
+        /// What it may be.
+        allowed: RangeInclusive<u64>,
     },
     /// A pipeline setting.
     #[error("pipeline.{field}: {fault}")]
@@ -202,25 +205,27 @@ fn callers(security: &Security, rules: Vec<CallerRule>) -> Result<Callers, Confi
     }
 }
 
+/// Every limit with its bounds. The upper ones keep products and sums of limits far from where
+/// integers wrap, semaphores panic and clocks end.
 fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
-    let positive = [
-        ("message_bytes", limits.message_bytes),
-        ("frames_per_enrolment", limits.frames_per_enrolment),
-        ("requests_in_flight", limits.requests_in_flight),
-        ("connections", limits.connections),
-        ("policy_bytes", limits.policy_bytes),
-        ("streams_per_connection", limits.streams_per_connection as usize),
-        ("frame_pixels", usize::try_from(limits.frame_pixels).unwrap_or(usize::MAX)),
+    let size = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
+    let bounds: [(&'static str, u64, RangeInclusive<u64>); 10] = [
+        ("message_bytes", size(limits.message_bytes), 1..=256 << 20),
+        ("frame_pixels", limits.frame_pixels, 1..=256_000_000),
+        // The proto says 8.
+        ("frames_per_enrolment", size(limits.frames_per_enrolment), 1..=8),
+        ("frame_age_ms", limits.frame_age_ms, 1..=86_400_000),
+        ("requests_in_flight", size(limits.requests_in_flight), 1..=65_536),
+        ("default_deadline_ms", limits.default_deadline_ms, 1..=3_600_000),
+        ("connections", size(limits.connections), 1..=65_536),
+        ("streams_per_connection", limits.streams_per_connection.into(), 1..=65_536),
+        ("handshake_ms", limits.handshake_ms, 1..=600_000),
+        ("policy_bytes", size(limits.policy_bytes), 1..=64 << 20),
     ];
-    let zero = positive.iter().find(|(_, value)| *value == 0);
-    if let Some((field, _)) = zero {
-        return Err(ConfigError::Limit { field, fault: "must be at least 1" });
+    match bounds.into_iter().find(|(_, value, allowed)| !allowed.contains(value)) {
+        Some((field, value, allowed)) => Err(ConfigError::Limit { field, value, allowed }),
+        None => Ok(()),
     }
-    if limits.frames_per_enrolment > 8 {
-        let fault = "must be at most 8: the proto says so";
-        return Err(ConfigError::Limit { field: "frames_per_enrolment", fault });
-    }
-    Ok(())
 }
 
 fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {
@@ -263,5 +268,30 @@ mod tests {
         assert!(fault(zero).contains("limits.connections"));
         let odd = "[listen]\nplaintext = true\n[pipeline]\ndetector_size = 333";
         assert!(fault(odd).contains("pipeline.detector_size"));
+    }
+
+    #[test]
+    fn every_limit_has_bounds_on_both_sides() {
+        let with = |field: &str, value: u64| {
+            fault(&format!("[listen]\nplaintext = true\n[limits]\n{field} = {value}"))
+        };
+        for (field, most) in [
+            ("message_bytes", 256 << 20),
+            ("frame_pixels", 256_000_000),
+            ("frames_per_enrolment", 8),
+            ("frame_age_ms", 86_400_000),
+            ("requests_in_flight", 65_536),
+            ("default_deadline_ms", 3_600_000),
+            ("connections", 65_536),
+            ("streams_per_connection", 65_536),
+            ("handshake_ms", 600_000),
+            ("policy_bytes", 64 << 20),
+        ] {
+            for outside in [0, most + 1] {
+                let said = with(field, outside);
+                assert!(said.contains(field) && said.contains("is not from 1 to"), "{said}");
+            }
+            assert_eq!((with(field, 1), with(field, most)), (String::new(), String::new()));
+        }
     }
 }

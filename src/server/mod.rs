@@ -96,7 +96,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
     if let Some(address) = metrics {
         telemetry::export(*address)?;
     }
-    let listener = Listener::bind(*grpc, limits.connections)
+    let listener = Listener::bind(*grpc, limits)
         .await
         .map_err(|cause| StartupError::Bind { address: *grpc, cause })?;
     let address =

@@ -1,11 +1,10 @@
 //! Bounded admission: a request that finds no room is refused at once, never queued unboundedly.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::codegen::http::HeaderValue;
-use tonic::metadata::MetadataMap;
 
 use super::fault::Fault;
 use crate::telemetry::{self, Rejected};
@@ -56,12 +55,6 @@ impl Admission {
     pub(super) fn in_flight(&self) -> usize {
         self.limit.saturating_sub(self.places.available_permits())
     }
-}
-
-/// When the caller stops waiting: its `grpc-timeout`, or the default where it names none.
-pub(super) fn deadline(metadata: &MetadataMap, default: Duration) -> Instant {
-    let asked = metadata.get(TIMEOUT).and_then(|v| v.to_str().ok()).and_then(timeout);
-    Instant::now() + asked.unwrap_or(default)
 }
 
 /// How long the caller waits, if it says so.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tonic::Request;
+use tonic::codegen::http::Extensions;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -13,6 +14,9 @@ use super::fault::Fault;
 use crate::consent::Sha256;
 use crate::telemetry::{self, Rejected};
 use crate::types::{CallerName, ControllerId, GateId};
+
+/// How a rule begins that knows a certificate by its digest.
+const DIGEST: &str = "sha256:";
 
 /// What a caller is allowed to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +32,19 @@ pub enum Role {
     Auditor,
 }
 
+impl Role {
+    /// As the configuration writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gate => "gate",
+            Self::Enroller => "enroller",
+            Self::Operator => "operator",
+            Self::Auditor => "auditor",
+        }
+    }
+}
+
 /// One caller as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,13 +56,13 @@ pub struct CallerRule {
     pub certificate: String,
     /// What it may be.
     pub role: Role,
-    /// For gates: the gates that it may use. Empty: none.
+    /// Role gate: the gates that it may use.
     #[serde(default)]
     pub gates: BTreeSet<GateId>,
-    /// The controllers that it may act for. Empty: all.
+    /// Role enroller: the controllers that it may act for. Empty: all.
     #[serde(default)]
     pub controllers: BTreeSet<ControllerId>,
-    /// Whether it may send embeddings instead of pictures.
+    /// Roles gate and enroller: whether it may send embeddings instead of pictures.
     #[serde(default)]
     pub embeddings: bool,
 }
@@ -64,6 +81,16 @@ pub enum CallerRuleFault {
     /// A gate without gates can do nothing.
     #[error("caller {0}: role gate needs a list of gates")]
     WithoutGates(CallerName),
+    /// A bound that would bind nothing.
+    #[error("caller {caller}: {field} means nothing for role {}; take it out", role.name())]
+    Meaningless {
+        /// The caller.
+        caller: CallerName,
+        /// The field.
+        field: &'static str,
+        /// Its role.
+        role: Role,
+    },
 }
 
 /// The known callers.
@@ -76,17 +103,24 @@ pub enum Callers {
 }
 
 impl Callers {
-    /// Checks the rules against each other.
+    /// Checks the rules, alone and against each other. Names and digests are folded to lower case.
     ///
     /// # Errors
     /// See [`CallerRuleFault`].
-    pub fn by_certificate(rules: Vec<CallerRule>) -> Result<Self, CallerRuleFault> {
+    pub fn by_certificate(mut rules: Vec<CallerRule>) -> Result<Self, CallerRuleFault> {
+        for rule in &mut rules {
+            rule.certificate.make_ascii_lowercase();
+        }
         for (i, rule) in rules.iter().enumerate() {
             if !is_certificate_name(&rule.certificate) {
                 return Err(CallerRuleFault::Certificate(rule.name.clone()));
             }
             if rule.role == Role::Gate && rule.gates.is_empty() {
                 return Err(CallerRuleFault::WithoutGates(rule.name.clone()));
+            }
+            if let Some(field) = meaningless(rule) {
+                let (caller, role) = (rule.name.clone(), rule.role);
+                return Err(CallerRuleFault::Meaningless { caller, field, role });
             }
             if let Some(twin) = rules[..i].iter().find(|r| r.certificate == rule.certificate) {
                 return Err(CallerRuleFault::SameCertificate(twin.name.clone(), rule.name.clone()));
@@ -95,8 +129,8 @@ impl Callers {
         Ok(Self::Certificates(rules))
     }
 
-    /// The request's caller, if it may do what `access` asks.
-    pub(super) fn admit<T>(&self, access: Access, request: &Request<T>) -> Result<Caller, Fault> {
+    /// The caller of the request with this head, if it may do what `access` asks.
+    pub(super) fn admit(&self, access: Access, head: &Extensions) -> Result<Caller, Fault> {
         let roles = match access {
             Access::Public => return Ok(Caller(Identity::Anybody)),
             Access::Roles(roles) => roles,
@@ -105,7 +139,7 @@ impl Callers {
             Self::Loopback => return Ok(Caller(Identity::Loopback)),
             Self::Certificates(known) => known,
         };
-        let rule = presented(request, known)?;
+        let rule = presented(head, known)?;
         if roles.contains(&rule.role) {
             Ok(Caller(Identity::Known(rule.clone())))
         } else {
@@ -114,41 +148,76 @@ impl Callers {
     }
 }
 
+/// The field that a rule has and its role does not use.
+fn meaningless(rule: &CallerRule) -> Option<&'static str> {
+    let (gate, enroller) = (rule.role == Role::Gate, rule.role == Role::Enroller);
+    [
+        ("gates", !rule.gates.is_empty() && !gate),
+        ("controllers", !rule.controllers.is_empty() && !enroller),
+        ("embeddings", rule.embeddings && !gate && !enroller),
+    ]
+    .into_iter()
+    .find_map(|(field, idle)| idle.then_some(field))
+}
+
 fn is_certificate_name(text: &str) -> bool {
-    match text.strip_prefix("sha256:") {
+    match text.strip_prefix(DIGEST) {
         Some(digest) => digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()),
         None => !text.trim().is_empty(),
     }
 }
 
 /// The rule of the certificate that the peer presented and rustls verified.
-fn presented<'r, T>(
-    request: &Request<T>,
-    rules: &'r [CallerRule],
-) -> Result<&'r CallerRule, Fault> {
-    let chain = request.peer_certs();
+fn presented<'r>(head: &Extensions, rules: &'r [CallerRule]) -> Result<&'r CallerRule, Fault> {
+    let chain = head.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
     let leaf = chain.as_deref().and_then(|chain| chain.first());
     let leaf = leaf.ok_or_else(|| Fault::unauthenticated("a client certificate is needed"))?;
-    let names = names_of(leaf.as_ref());
-    rules
-        .iter()
-        .find(|rule| names.contains(&rule.certificate.to_ascii_lowercase()))
-        .ok_or_else(|| Fault::unauthenticated("this certificate belongs to no configured caller"))
+    only_fit(&Known::by(leaf.as_ref()), rules)
 }
 
-/// All names under which a rule may know a certificate, in lower case. Subject common names are
-/// not among them (RFC 9525).
-fn names_of(der: &[u8]) -> Vec<String> {
-    let mut names = vec![format!("sha256:{}", String::from(Sha256::of(der)))];
-    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return names };
-    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
-        for name in &alternative.value.general_names {
-            if let GeneralName::DNSName(text) | GeneralName::URI(text) = name {
-                names.push(text.to_ascii_lowercase());
-            }
+/// The one rule that fits. A certificate that fits two has no role that we could be sure of.
+fn only_fit<'r>(known: &Known, rules: &'r [CallerRule]) -> Result<&'r CallerRule, Fault> {
+    let mut fitting = rules.iter().filter(|rule| known.fits(&rule.certificate));
+    match (fitting.next(), fitting.next()) {
+        (Some(rule), None) => Ok(rule),
+        (None, _) => {
+            Err(Fault::unauthenticated("this certificate belongs to no configured caller"))
+        }
+        (Some(_), Some(_)) => {
+            Err(Fault::unauthenticated("this certificate belongs to several configured callers"))
         }
     }
-    names
+}
+
+/// By what a rule may know a certificate. Subject common names do not count (RFC 9525).
+struct Known {
+    /// Lower-case hexadecimal.
+    digest: String,
+    /// DNS and URI names, in lower case.
+    names: Vec<String>,
+}
+
+impl Known {
+    fn by(der: &[u8]) -> Self {
+        let mut this = Self { digest: String::from(Sha256::of(der)), names: Vec::new() };
+        let Ok((_, certificate)) = X509Certificate::from_der(der) else { return this };
+        if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+            for name in &alternative.value.general_names {
+                if let GeneralName::DNSName(text) | GeneralName::URI(text) = name {
+                    this.names.push(text.to_ascii_lowercase());
+                }
+            }
+        }
+        this
+    }
+
+    /// A digest is met by the digest only: a certificate may carry any URI, `sha256:...` too.
+    fn fits(&self, rule: &str) -> bool {
+        match rule.strip_prefix(DIGEST) {
+            Some(digest) => digest == self.digest,
+            None => self.names.iter().any(|name| name == rule),
+        }
+    }
 }
 
 /// An admitted caller: proof that the request may go on.
@@ -165,7 +234,12 @@ enum Identity {
 impl Caller {
     /// Whether it may use this gate.
     pub(super) fn may_use(&self, gate: &GateId) -> Result<(), Fault> {
-        self.may(|rule| rule.gates.contains(gate), "this caller may not use this gate")
+        Self::allowed_to(self.uses(gate), "this caller may not use this gate")
+    }
+
+    /// The same as a question, of which nothing is counted.
+    pub(super) fn uses(&self, gate: &GateId) -> bool {
+        self.is(|rule| rule.gates.contains(gate))
     }
 
     /// Whether it may act for this controller.
@@ -173,20 +247,24 @@ impl Caller {
         let named = |rule: &CallerRule| {
             rule.controllers.is_empty() || rule.controllers.iter().any(|c| c.as_str() == controller)
         };
-        self.may(named, "this caller may not act for this controller")
+        Self::allowed_to(self.is(named), "this caller may not act for this controller")
     }
 
     /// Whether it may send embeddings.
     pub(super) fn may_send_embeddings(&self) -> Result<(), Fault> {
-        self.may(|rule| rule.embeddings, "this caller may not send embeddings; send a picture")
+        let allowed = self.is(|rule| rule.embeddings);
+        Self::allowed_to(allowed, "this caller may not send embeddings; send a picture")
     }
 
-    fn may(&self, rule: impl Fn(&CallerRule) -> bool, refusal: &'static str) -> Result<(), Fault> {
-        let allowed = match &self.0 {
+    fn is(&self, allowed: impl Fn(&CallerRule) -> bool) -> bool {
+        match &self.0 {
             Identity::Anybody => false,
             Identity::Loopback => true,
-            Identity::Known(known) => rule(known),
-        };
+            Identity::Known(rule) => allowed(rule),
+        }
+    }
+
+    fn allowed_to(allowed: bool, refusal: &'static str) -> Result<(), Fault> {
         if allowed {
             return Ok(());
         }
@@ -229,5 +307,60 @@ mod tests {
             Callers::by_certificate(vec![digest]),
             Err(CallerRuleFault::Certificate(_))
         ));
+    }
+
+    #[test]
+    fn case_hides_no_twin() {
+        let a = rule("a", "Tool.example", Role::Enroller);
+        let b = rule("b", "tool.EXAMPLE", Role::Operator);
+        let twins = Callers::by_certificate(vec![a, b]);
+        assert!(matches!(twins, Err(CallerRuleFault::SameCertificate(..))));
+    }
+
+    type Bind<'a> = &'a dyn Fn(&mut CallerRule);
+
+    #[test]
+    fn a_bound_that_binds_nothing_is_refused() {
+        let gates = |rule: &mut CallerRule| rule.gates.extend(GateId::parse("g-1"));
+        let controllers = |rule: &mut CallerRule| rule.controllers.extend(ControllerId::parse("c"));
+        let embeddings = |rule: &mut CallerRule| rule.embeddings = true;
+        let bounds: [(&str, Bind<'_>, &[Role]); 3] = [
+            ("gates", &gates, &[Role::Enroller, Role::Operator, Role::Auditor]),
+            ("controllers", &controllers, &[Role::Gate, Role::Operator, Role::Auditor]),
+            ("embeddings", &embeddings, &[Role::Operator, Role::Auditor]),
+        ];
+        for (named, bind, roles) in bounds {
+            for role in [Role::Gate, Role::Enroller, Role::Operator, Role::Auditor] {
+                let mut bound = rule("a", "a.example", role);
+                if role == Role::Gate {
+                    gates(&mut bound);
+                }
+                bind(&mut bound);
+                let field = match Callers::by_certificate(vec![bound]) {
+                    Err(CallerRuleFault::Meaningless { field, .. }) => Some(field),
+                    _ => None,
+                };
+                assert_eq!(field, roles.contains(&role).then_some(named), "{named} {role:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_digest_is_met_by_the_digest_only_and_one_rule_has_to_fit_alone() {
+        let digest = "ab".repeat(32);
+        let pinned = rule("pinned", &format!("sha256:{digest}"), Role::Operator);
+        let named = rule("named", "tool.example", Role::Auditor);
+        let rules = [pinned, named];
+        let known = |digest: &str, names: &[&str]| Known {
+            digest: digest.to_owned(),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+        };
+        let who = |known: Known| only_fit(&known, &rules).map(|rule| rule.name.to_string()).ok();
+        assert_eq!(who(known(&digest, &[])).as_deref(), Some("pinned"));
+        assert_eq!(who(known("cd", &["tool.example"])).as_deref(), Some("named"));
+        let forged = format!("sha256:{digest}");
+        assert_eq!(who(known("cd", &[&forged])), None, "a name that looks like a digest");
+        assert_eq!(who(known(&digest, &["tool.example"])), None, "fits two rules");
+        assert_eq!(who(known("cd", &["x.example"])), None);
     }
 }

@@ -52,8 +52,10 @@ impl Enrollment for EnrollmentService {
         let shared = Arc::clone(&self.0);
         observed(Rpc::EnrollmentEnrollStream, async {
             let caller = self.0.admit(Rpc::EnrollmentEnrollStream, &request)?;
+            let end = self.0.open_stream()?;
             let answers = request
                 .into_inner()
+                .take_until(end)
                 .enumerate()
                 .map(move |(sequence, item)| {
                     answer(Arc::clone(&shared), caller.clone(), sequence as u64, item)

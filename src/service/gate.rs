@@ -36,13 +36,12 @@ impl Gate for GateService {
         request: Request<proto::VerifyRequest>,
     ) -> Result<Response<proto::VerifyResponse>, Status> {
         observed(Rpc::GateVerify, async {
+            // Refused without other ways: `NeverFaceAlone` adds the deployment's.
+            let caller = self.0.admit(Rpc::GateVerify, &request)?;
             let deadline = self.0.deadline(&request);
-            let gate = GateId::parse(request.get_ref().gate_id.as_str()).ok();
-            let admitted = self.0.admit(Rpc::GateVerify, &request);
-            let outcome = match admitted {
-                Ok(caller) => verify(&self.0, &caller, request.into_inner(), deadline).await,
-                Err(fault) => Err(fault),
-            };
+            let request = request.into_inner();
+            let gate = own_gate(&caller, &request);
+            let outcome = verify_by(&self.0, &caller, request, deadline).await;
             outcome.map_err(|fault| fault.with_alternatives(alternatives(&self.0, gate.as_ref())))
         })
         .await
@@ -56,12 +55,11 @@ impl Gate for GateService {
     ) -> Result<Response<Answers>, Status> {
         let shared = Arc::clone(&self.0);
         observed(Rpc::GateVerifyStream, async {
-            let caller = self
-                .0
-                .admit(Rpc::GateVerifyStream, &request)
-                .map_err(|fault| fault.with_alternatives(alternatives(&self.0, None)))?;
+            let caller = self.0.admit(Rpc::GateVerifyStream, &request)?;
+            let end = self.0.open_stream()?;
             let answers = request
                 .into_inner()
+                .take_until(end)
                 .enumerate()
                 .map(move |(sequence, item)| {
                     answer(Arc::clone(&shared), caller.clone(), sequence as u64, item)
@@ -85,12 +83,28 @@ async fn answer(
         Fault::of_transport(&broken).with_alternatives(alternatives(&shared, None)).into_status()
     })?;
     let deadline = Instant::now() + shared.default_deadline();
-    let gate = GateId::parse(request.gate_id.as_str()).ok();
-    let result = match verify(&shared, &caller, request, deadline).await {
+    let gate = own_gate(&caller, &request);
+    let result = match verify_by(&shared, &caller, request, deadline).await {
         Ok(response) => Answer::Response(response),
         Err(fault) => Answer::Error(fault.into_verify_error(alternatives(&shared, gate.as_ref()))),
     };
     Ok(proto::VerifyStreamResponse { sequence, result: Some(result) })
+}
+
+/// The gate that asks, where its caller may use it: nobody else hears of its other ways in.
+fn own_gate(caller: &Caller, request: &proto::VerifyRequest) -> Option<GateId> {
+    GateId::parse(request.gate_id.as_str()).ok().filter(|gate| caller.uses(gate))
+}
+
+/// Decides by `deadline` or not at all; frames of a request that is late are dropped.
+async fn verify_by(
+    shared: &Shared,
+    caller: &Caller,
+    request: proto::VerifyRequest,
+    deadline: Instant,
+) -> Result<proto::VerifyResponse, Fault> {
+    let decided = verify(shared, caller, request, deadline);
+    tokio::time::timeout_at(deadline.into(), decided).await.unwrap_or_else(|_| Err(Fault::late()))
 }
 
 async fn verify(

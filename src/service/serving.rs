@@ -12,9 +12,9 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use zeroize::Zeroizing;
 
+use super::door::Door;
 use super::enrollment::EnrollmentService;
 use super::gate::GateService;
-use super::in_time::InTime;
 use super::listener::Listener;
 use super::never_alone::NeverFaceAlone;
 use super::notices::NoticesService;
@@ -29,6 +29,10 @@ use crate::types::Limits;
 
 /// Largest list of request headers, bytes.
 const HEADER_BYTES: u32 = 16 << 10;
+/// What a client may send on one stream before anybody reads it, bytes.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The same for all streams of one connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Streams that a client may open and reset before the connection is cut (rapid reset).
 const PENDING_RESETS: usize = 64;
 /// A connection without traffic is probed this often.
@@ -108,6 +112,11 @@ impl Serving {
             Err(_elapsed) => {
                 tracing::warn!("requests were still in flight and are cut off");
                 self.task.abort();
+                if let Err(fault) = self.task.await
+                    && fault.is_panic()
+                {
+                    tracing::error!(%fault, "the port's task failed");
+                }
             }
         }
     }
@@ -132,16 +141,18 @@ fn router(
     let router = transport(limits, tls)?
         .add_service(health)
         .add_service(reflection)
-        .add_service(NeverFaceAlone(InTime(gate.max_decoding_message_size(bytes))))
-        .add_service(InTime(enrollment.max_decoding_message_size(bytes)))
-        .add_service(InTime(operator.max_decoding_message_size(bytes)))
-        .add_service(InTime(notices.max_decoding_message_size(bytes)));
+        .add_service(NeverFaceAlone(Door::new(gate.max_decoding_message_size(bytes), shared)))
+        .add_service(Door::new(enrollment.max_decoding_message_size(bytes), shared))
+        .add_service(Door::new(operator.max_decoding_message_size(bytes), shared))
+        .add_service(Door::new(notices.max_decoding_message_size(bytes), shared));
     Ok((reporter, router))
 }
 
 fn transport(limits: &Limits, tls: Option<&TlsMaterial>) -> Result<Server, ServiceError> {
     let server = Server::builder()
         .max_concurrent_streams(limits.streams_per_connection)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_max_header_list_size(HEADER_BYTES)
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE))

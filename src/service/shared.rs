@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::codegen::http::Extensions;
 use tonic::{Code, Request, Status};
 
 use super::Rpc;
 use super::access::access;
 use super::admission::Admission;
 use super::caller::{Caller, Callers};
+use super::door::Admitted;
 use super::fault::Fault;
 use crate::engine::Engine;
 use crate::telemetry::{self, Rejected};
@@ -51,6 +54,7 @@ pub struct Shared {
     callers: Callers,
     pub(super) admission: Admission,
     default_deadline: Duration,
+    leaving: CancellationToken,
 }
 
 /// The engine has no `Debug` of its own: it holds templates and keys.
@@ -72,6 +76,7 @@ impl Shared {
             callers,
             admission: Admission::new(limits.requests_in_flight),
             default_deadline: Duration::from_millis(limits.default_deadline_ms),
+            leaving: CancellationToken::new(),
         })
     }
 
@@ -85,6 +90,9 @@ impl Shared {
     /// Enters a later phase of life; there is no way back.
     pub fn enter(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        if matches!(self.phase(), Phase::Draining | Phase::Failed) {
+            self.leaving.cancel();
+        }
     }
 
     /// Where the process is.
@@ -104,15 +112,32 @@ impl Shared {
         self.admission.in_flight()
     }
 
-    /// The caller, if it may call `rpc`.
-    pub(super) fn admit<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Caller, Fault> {
-        let admitted = self.callers.admit(access(rpc), request);
+    /// The caller of a request of which only the head is here, if it may call `rpc`.
+    pub(super) fn admit_head(&self, rpc: Rpc, head: &Extensions) -> Result<Caller, Fault> {
+        let admitted = self.callers.admit(access(rpc), head);
         if let Err(fault) = &admitted {
             let unknown = fault.code() == Code::Unauthenticated;
             let reason = if unknown { Rejected::Unauthenticated } else { Rejected::Forbidden };
             telemetry::rejected(reason);
         }
         admitted
+    }
+
+    /// The caller that the door admitted to `rpc`. Nobody, where it admitted nobody to it.
+    #[expect(clippy::unused_self, reason = "no caller without the state that knows the callers")]
+    pub(super) fn admit<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Caller, Fault> {
+        let admitted = request.extensions().get::<Admitted>().filter(|found| found.rpc == rpc);
+        let admitted = admitted.ok_or_else(|| Fault::unauthenticated("not admitted"))?;
+        Ok(admitted.caller.clone())
+    }
+
+    /// Opens a stream: refused where it would end at once; else what ends it when the service
+    /// stops serving.
+    pub(super) fn open_stream(&self) -> Result<WaitForCancellationFutureOwned, Fault> {
+        if self.leaving.is_cancelled() {
+            self.engine()?;
+        }
+        Ok(self.leaving.clone().cancelled_owned())
     }
 
     /// The engine, while it serves.
@@ -137,8 +162,10 @@ impl Shared {
         }
     }
 
+    /// When the handler of a request gives up.
     pub(super) fn deadline<T>(&self, request: &Request<T>) -> Instant {
-        super::admission::deadline(request.metadata(), self.default_deadline)
+        let admitted = request.extensions().get::<Admitted>();
+        admitted.map_or_else(|| Instant::now() + self.default_deadline, |found| found.deadline)
     }
 
     pub(super) fn default_deadline(&self) -> Duration {
@@ -156,6 +183,12 @@ pub(super) async fn observed<T>(
     let code = outcome.as_ref().map_or_else(Fault::code, |_| Code::Ok);
     telemetry::request(rpc.name(), code_name(code), begun.elapsed());
     outcome.map(tonic::Response::new).map_err(Fault::into_status)
+}
+
+/// A request that is answered without its handler: counted, and turned into a status.
+pub(super) fn refused(rpc: Rpc, fault: Fault) -> Status {
+    telemetry::request(rpc.name(), code_name(fault.code()), Duration::ZERO);
+    fault.into_status()
 }
 
 /// The code as the gRPC specification writes it.

@@ -27,7 +27,8 @@ pub struct ExporterError {
 }
 
 /// Serves all metrics on `address` for Prometheus to scrape, from within a tokio runtime. The
-/// recorder belongs to the process: call this once.
+/// recorder belongs to the process: call this once. The exporter's own task serves the port, is
+/// joined by nobody and ends with the runtime: it holds nothing that has to be finished.
 ///
 /// # Errors
 /// The address is taken, or a recorder is there already.

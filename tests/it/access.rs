@@ -314,9 +314,19 @@ async fn d7_a_caller_uses_its_own_gates_controllers_and_kinds_of_probe() {
         assert_eq!(refusal.code, 7, "PERMISSION_DENIED");
         assert!(!refusal.alternatives.is_empty());
     }
-    let stranger = site.client("stranger").await;
-    let refusal = stranger.verify(verify_photo(GATE, picture())).await.unwrap_err();
-    assert!(!refusal.alternatives.is_empty());
+    // Whoever may not use a gate hears nothing of its own ways in; whoever may does.
+    let own = gate.verify(verify_photo(GATE, picture())).await.unwrap().alternatives;
+    let refusal = gate.verify(verify_face(GATE, 1)).await.unwrap_err();
+    assert_eq!(refusal.alternatives, own, "its own gate, and not its own kind of probe");
+    let empty = proto::VerifyRequest { gate_id: GATE.to_owned(), ..Default::default() };
+    for who in ["lobby", "operator", "stranger", "anonymous"] {
+        let client = site.client(who).await;
+        for request in [verify_photo(GATE, picture()), empty.clone()] {
+            let refusal = client.verify(request).await.unwrap_err();
+            assert!(!refusal.alternatives.is_empty(), "{who}");
+            assert_ne!(refusal.alternatives, own, "{who}");
+        }
+    }
 
     // Enrollers: pictures, or embeddings where the rule says so, for their controllers.
     let enroller = site.client("enroller").await;
@@ -373,6 +383,7 @@ fn a_configuration_that_would_leave_a_door_open_is_refused() {
     let operator = caller("a", "a.test", "role = 'operator'");
     let good = format!("{TLS}{operator}");
     assert_eq!(fault(folder, &good), "", "the control");
+    let operator_with = |bound: &str| format!("{good}{bound}\n");
     assert_eq!(fault(folder, "[listen]\nplaintext = true"), "", "the control");
 
     let open = |address: &str| format!("[listen]\nplaintext = true\ngrpc = '{address}'");
@@ -387,7 +398,11 @@ fn a_configuration_that_would_leave_a_door_open_is_refused() {
         (good.replace("server.key", "no.key"), "no.key"),
         (good.replace("ca.pem", "no.pem"), "no.pem"),
         (format!("{good}{}", caller("b", "a.test", "role = 'auditor'")), "same certificate"),
+        (format!("{good}{}", caller("b", "A.TEST", "role = 'auditor'")), "same certificate"),
         (format!("{good}{}", caller("g", "g.test", "role = 'gate'")), "gates"),
+        (operator_with("controllers = ['c']"), "controllers means nothing for role operator"),
+        (operator_with("gates = ['north-gate-1']"), "gates means nothing for role operator"),
+        (operator_with("embeddings = true"), "embeddings means nothing for role operator"),
         (format!("{good}{}", caller("g", "sha256:12", "role = 'auditor'")), "64 hexadecimal"),
         (format!("{good}{}", caller("g", " ", "role = 'auditor'")), "certificate"),
         (format!("{good}{}", caller("g", "g.test", "role = 'root'")), "root"),

@@ -10,13 +10,15 @@ use assent::service::client::ClientError;
 use assent::service::proto;
 use prost::Message as _;
 use prost::bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::codegen::http;
 
 use crate::harness::{
-    CONTROLLER, GATE, PATIENCE, POLICY, Place, Process, Service, embedded, encoded, enrolment,
-    enrolment_under, matched, photo, probe, revoke_subject, verify, verify_face, verify_photo,
+    CONTROLLER, GATE, PATIENCE, POLICY, Place, Process, Service, connect, embedded, encoded,
+    enrolment, enrolment_under, matched, photo, probe, revoke_subject, verify, verify_face,
+    verify_photo,
 };
 
 /// What the whole set of bombs may add to the peak of resident memory, bytes. One legal picture of
@@ -357,6 +359,7 @@ async fn late_requests_are_told_so(service: &Service) {
             assert_named(status, "DEADLINE_EXCEEDED");
         }
     }
+    a_late_gate_hears_of_its_own_other_ways(service).await;
     let enrolment = service.enrolment("late", vec![encoded(photo("yaoming.jpg"))]).await;
     let status = call(address, ENROLL, Some("1n"), &enrolment.encode_to_vec()).await;
     assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
@@ -370,6 +373,23 @@ async fn late_requests_are_told_so(service: &Service) {
     for timeout in [Some("99999999H"), Some("9M"), Some("soon"), None] {
         let status = call(address, VERIFY, timeout, &picture).await;
         assert_eq!(status.code(), tonic::Code::Ok, "{timeout:?}: {status:?}");
+    }
+}
+
+/// Where the message is here in time and the decision is not. How long either takes depends on the
+/// machine: deadlines are tried until one lies between.
+async fn a_late_gate_hears_of_its_own_other_ways(service: &Service) {
+    let address = service.running.address();
+    let own = service.client.verify(verify_face(GATE, 1)).await.unwrap().alternatives;
+    let large = verify_photo(GATE, large_and_legal()).encode_to_vec();
+    let begun = Instant::now();
+    for timeout in ["15m", "20m", "30m", "40m", "60m", "90m"].into_iter().cycle() {
+        let status = call(address, VERIFY, Some(timeout), &large).await;
+        let late = status.code() == tonic::Code::DeadlineExceeded;
+        if late && ClientError::from(status).alternatives == own {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "a late gate never heard of its own ways in");
     }
 }
 
@@ -498,4 +518,59 @@ async fn enrolment_is_refused_too(service: &Service, notice: &proto::Notice) {
         }
         assert!(begun.elapsed() < PATIENCE, "never refused");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_say_nothing_do_not_keep_a_revocation_out() {
+    let config = "[limits]\nconnections = 40\nhandshake_ms = 300\n";
+    let service = Service::start_configured(Place::new(), config).await;
+    let address = service.running.address();
+    let request = service.enrolment("leaver", vec![embedded(1)]).await;
+    service.client.enroll(request).await.unwrap();
+    let mut silent = Vec::new();
+    for said in 0..60 {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        // Some say nothing, some begin and fall silent.
+        if said % 2 == 1 {
+            socket.write_all(b"PRI").await.unwrap();
+        }
+        silent.push(socket);
+    }
+    let revoked = tokio::time::timeout(PATIENCE, async {
+        let late = connect(address).await;
+        late.revoke(revoke_subject("leaver")).await
+    });
+    assert_eq!(revoked.await.unwrap().unwrap().revoked_records.len(), 1);
+    for mut socket in silent {
+        let closed = async { while socket.read(&mut [0; 64]).await.is_ok_and(|n| n > 0) {} };
+        tokio::time::timeout(PATIENCE, closed).await.expect("a silent socket is closed");
+    }
+    // Whoever has spoken once may be silent for as long as it likes.
+    assert!(service.client.is_serving("").await.unwrap());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_never_ends_is_not_waited_for() {
+    let config = "[limits]\ndefault_deadline_ms = 300\n";
+    let service = Service::start_configured(Place::new(), config).await;
+    let address = service.running.address();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    for path in [VERIFY, ENROLL, "/assent.v1.Enrollment/Revoke"] {
+        let request = http::Request::post(format!("http://{address}{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        let (response, mut body) = client.send_request(request, false).unwrap();
+        body.send_data(Bytes::from_static(&[0, 0, 0x10, 0, 0, 1, 2, 3]), false).unwrap();
+        let head = tokio::time::timeout(PATIENCE, response).await.expect(path).unwrap();
+        let status = Status::from_header_map(head.headers()).expect(path);
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{path}: {status:?}");
+    }
+    driver.abort();
+    service.stop().await;
 }

@@ -305,6 +305,33 @@ async fn what_was_begun_before_sigterm_is_answered() {
     assert!(TcpStream::connect(address).is_err(), "the port is closed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_does_not_hold_up_the_end() {
+    let place = Place::new();
+    let process = Watched::start(&place);
+    let client = connect(process.address).await;
+    let policy = proto::ApplyPolicyRequest { toml: POLICY.to_owned(), dry_run: false };
+    client.apply_policy(policy).await.unwrap();
+
+    let (ask, asked) = tokio::sync::mpsc::unbounded_channel();
+    let asked = tokio_stream::wrappers::UnboundedReceiverStream::new(asked);
+    ask.send(verify_photo(GATE, photo("yaoming.jpg"))).unwrap();
+    let mut answers = client.verify_stream(asked).await.unwrap();
+    assert!(answers.next().await.unwrap().is_some());
+    let idle = tokio_stream::pending::<proto::EnrollRequest>();
+    let mut enrolled = client.enroll_stream(idle).await.unwrap();
+
+    // Both are open, nobody asks, nobody hangs up.
+    process.terminate();
+    assert!(answers.next().await.unwrap().is_none(), "the stream has ended properly");
+    assert!(enrolled.next().await.unwrap().is_none());
+    let (status, log) = tokio::task::spawn_blocking(|| process.ended()).await.unwrap();
+    drop((ask, client));
+    let log = log.join("\n");
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("\"stopped\"") && !log.contains("cut off"), "{log}");
+}
+
 /// Ends by itself; its exit status and standard error.
 fn failed(command: &mut Command) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = command.output().unwrap();
@@ -345,7 +372,7 @@ fn a_start_that_cannot_work_says_what_to_do_and_exits_64() {
     };
     let nowhere = place.path().join("nowhere");
     refused_start(&mut other("--root-key", &nowhere), &["no root key", "assent keys init"]);
-    refused_start(&mut other("--models-dir", &nowhere), &["models/fetch.sh"]);
+    refused_start(&mut other("--models-dir", &nowhere), &["assent models fetch"]);
     let file = place.root_key();
     refused_start(&mut other("--data-dir", &file), &["data directory"]);
 
