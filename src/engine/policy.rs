@@ -33,6 +33,9 @@ pub enum ApplyError {
     /// The store.
     #[error("the policy could not be stored")]
     Store(#[from] StoreError),
+    /// A fault of ours.
+    #[error("internal fault")]
+    Internal,
 }
 
 /// A gate's FMR lies outside the model's calibration table.
@@ -106,10 +109,26 @@ impl Engine {
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub async fn apply(&self, toml: &str, dry_run: bool) -> Result<Applied, ApplyError> {
+    pub async fn apply(
+        self: &Arc<Self>,
+        toml: &str,
+        dry_run: bool,
+    ) -> Result<Applied, ApplyError> {
         let document = PolicyDocument::parse(toml)?;
+        let work = Arc::clone(self).apply_document(document, dry_run);
+        // On a task of its own: a caller that goes away leaves store and memory of one mind.
+        match tokio::spawn(self.tasks.track_future(work)).await {
+            Ok(outcome) => outcome,
+            Err(_panicked) => Err(ApplyError::Internal),
+        }
+    }
+
+    async fn apply_document(
+        self: Arc<Self>,
+        document: PolicyDocument,
+        dry_run: bool,
+    ) -> Result<Applied, ApplyError> {
         let _alone = self.applying.lock().await;
-        let _drain_waits = self.task();
         let (policy, changes) = self.policy().apply(&document)?;
         check_operating_points(&policy, &self.calibration)?;
         let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);

@@ -355,7 +355,7 @@ fn what_is_missing_is_told_with_the_remedy() {
         PipelineSettings { models_dir: empty.path().to_path_buf(), ..Default::default() };
     let error = Pipeline::start(&settings).err().unwrap();
     let source = std::error::Error::source(&error).unwrap().to_string();
-    assert!(source.contains("models/fetch.sh"), "{source}");
+    assert!(source.contains("assent models fetch"), "{source}");
     let settings =
         PipelineSettings { models_dir: models(), detector_size: 333, ..Default::default() };
     assert!(matches!(Pipeline::start(&settings).err(), Some(StartError::DetectorSize { .. })));

@@ -308,7 +308,7 @@ impl From<ApplyError> for Fault {
             ApplyError::OperatingPoint(fault) => {
                 Self::precondition("OPERATING_POINT", "toml", fault)
             }
-            ApplyError::Store(_) => Self::internal(&error),
+            ApplyError::Store(_) | ApplyError::Internal => Self::internal(&error),
         }
     }
 }

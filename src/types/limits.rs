@@ -38,7 +38,7 @@ impl Default for Limits {
             requests_in_flight: 256,
             default_deadline_ms: 10_000,
             connections: 1024,
-            streams_per_connection: 256,
+            streams_per_connection: 64,
             handshake_ms: 5_000,
             policy_bytes: 1 << 20,
         }

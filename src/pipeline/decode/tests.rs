@@ -235,8 +235,10 @@ fn raw_frames_of_a_wrong_size_are_refused() {
         fault(PixelFormat::I420, 2, 2, 0, 5),
         DecodeError::TooShort { needed: 6, actual: 5 }
     );
-    let huge = fault(PixelFormat::Gray8, u32::MAX, u32::MAX, u32::MAX, 0);
+    let huge = fault(PixelFormat::Gray8, 65_535, 65_535, u32::MAX, 0);
     assert!(matches!(huge, DecodeError::TooManyPixels { .. }));
+    let long = fault(PixelFormat::Gray8, u32::MAX, 1, u32::MAX, 0);
+    assert!(matches!(long, DecodeError::TooLong { .. }));
     let wide = fault(PixelFormat::Gray8, 2, 2, u32::MAX, 8);
     assert!(matches!(wide, DecodeError::TooShort { .. }));
 }
