@@ -84,20 +84,17 @@ impl Serving {
         tls: Option<&TlsMaterial>,
     ) -> Result<Self, ServiceError> {
         let (health, router) = router(shared, limits, tls)?;
+        // Before the first connection: a new reporter says SERVING of the process.
+        report(&health, false).await;
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let task = tokio::spawn(router.serve_with_incoming_shutdown(listener.incoming(), stopped));
-        let this = Self { task, health, stop };
-        this.report(false).await;
-        Ok(this)
+        Ok(Self { task, health, stop })
     }
 
     /// Says of every service whether it serves.
     pub async fn report(&self, serving: bool) {
-        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for service in SERVICES {
-            self.health.set_service_status(service, status).await;
-        }
+        report(&self.health, serving).await;
     }
 
     /// Takes no new connections, lets requests in flight finish for at most `patience`, and cuts
@@ -119,6 +116,13 @@ impl Serving {
                 }
             }
         }
+    }
+}
+
+async fn report(health: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in SERVICES {
+        health.set_service_status(service, status).await;
     }
 }
 
