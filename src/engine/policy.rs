@@ -109,11 +109,7 @@ impl Engine {
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub async fn apply(
-        self: &Arc<Self>,
-        toml: &str,
-        dry_run: bool,
-    ) -> Result<Applied, ApplyError> {
+    pub async fn apply(self: &Arc<Self>, toml: &str, dry_run: bool) -> Result<Applied, ApplyError> {
         let document = PolicyDocument::parse(toml)?;
         let work = Arc::clone(self).apply_document(document, dry_run);
         // On a task of its own: a caller that goes away leaves store and memory of one mind.
