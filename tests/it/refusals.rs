@@ -101,7 +101,8 @@ impl Ground {
     /// Revision, policy and every byte of the store.
     async fn trace(&self) -> (u64, String, BTreeMap<PathBuf, Vec<u8>>) {
         let policy = self.client().read_policy(proto::ReadPolicyRequest {}).await.unwrap();
-        (policy.revision, policy.toml, files(&self.service.place.data()))
+        let revision = self.client().status(proto::StatusRequest {}).await.unwrap().revision;
+        (revision, policy.toml, files(&self.service.place.data()))
     }
 
     async fn held(&self, subject: &str) -> Vec<proto::HeldRecord> {
