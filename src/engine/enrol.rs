@@ -309,9 +309,10 @@ impl Engine {
         };
         let revision = match self.store_record(&record, &template, &request, &answer).await {
             Ok(revision) => revision,
-            // Somebody else won with the same key while this request was embedding.
+            // Somebody else won with the same key while this request was embedding. Its answer is
+            // waited for without holding what a third one with this key may be waiting for.
             Err(EnrolError::KeyReused) => {
-                drop(arriving);
+                drop((arriving, alone));
                 let prior = self.prior(&record.consent, &request).await?;
                 return prior.ok_or(EnrolError::KeyReused);
             }
