@@ -41,7 +41,7 @@ pub enum PolicyError {
         table: &'static str,
         /// The object's id; empty where it has none.
         id: String,
-        /// The field, such as "texts[0].rights".
+        /// The field, such as `texts[0].rights`.
         field: String,
         /// What is wrong with it.
         fault: PolicyFault,

@@ -1,11 +1,11 @@
 //! The wire: gRPC in, use cases called, gRPC out. The only module that names tonic or prost.
 //!
 //! # Invariants
-//! - Every request is admitted from its head by the [`door`], before its body is read, and every
-//!   handler begins with [`Shared::admit`], which returns the [`Caller`](caller::Caller) as a
+//! - Every request is admitted from its head by the `door`, before its body is read, and every
+//!   handler begins with `Shared::admit`, which returns the `Caller` as a
 //!   value: no use case is reached without one.
 //! - Every RPC has a line in [`access`]; one without it does not build.
-//! - Every error goes through [`fault`]; what is internal leaves as a request id and no more.
+//! - Every error goes through `fault`; what is internal leaves as a request id and no more.
 //! - Every reply to a gate, errors included, names the ways in that need no face.
 //! - Frames and embeddings are moved from the message into buffers that are zeroised.
 
