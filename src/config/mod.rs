@@ -155,13 +155,13 @@ fn contents(path: &Path, what: &'static str) -> Result<Vec<u8>, ConfigError> {
 fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     let profile = Profile::named(&raw.profile)?;
     check_limits(&raw.limits)?;
-    check_pipeline(&raw.pipeline)?;
     let security = security(raw.listen.plaintext, raw.listen.grpc, raw.tls.as_ref())?;
     let callers = callers(&security, raw.callers)?;
     let mut pipeline = raw.pipeline;
     pipeline.frame_pixels = raw.limits.frame_pixels;
     // Admission is the bound on requests; the pipeline's queue must hold all frames of those.
     pipeline.queue = raw.limits.requests_in_flight * raw.limits.frames_per_enrolment;
+    check_pipeline(&pipeline)?;
     Ok(Settings {
         profile,
         data_dir: raw.data_dir,
@@ -233,13 +233,7 @@ fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {
     if pipeline.detector_size == 0 || !pipeline.detector_size.is_multiple_of(32) {
         return fault("detector_size", "must be a multiple of 32, such as 320 or 640");
     }
-    if pipeline.workers == Some(0) {
-        return fault("workers", "must be at least 1");
-    }
-    if pipeline.max_batch == 0 {
-        return fault("max_batch", "must be at least 1");
-    }
-    Ok(())
+    pipeline.check().or_else(|found| fault(found.setting, found.fault))
 }
 
 #[cfg(test)]

@@ -23,8 +23,7 @@ const CLOCK_TOLERANCE_MS: i64 = 5 * 60_000;
 /// - Made by [`Policy::admit`] alone.
 #[derive(Debug, Clone)]
 pub struct Admitted {
-    subject: SubjectRef,
-    consent: ConsentRecord,
+    parsed: ParsedConsent,
     duplicates: DuplicatePolicy,
     duplicate_fpir: ErrorRate,
 }
@@ -33,19 +32,19 @@ impl Admitted {
     /// Whose consent.
     #[must_use]
     pub fn subject(&self) -> &SubjectRef {
-        &self.subject
+        self.parsed.subject()
     }
 
     /// The record.
     #[must_use]
     pub fn consent(&self) -> &ConsentRecord {
-        &self.consent
+        self.parsed.consent()
     }
 
     /// Permission for the duplicate search: the consent's own class and no other (C3).
     #[must_use]
     pub fn enrolment_grant(&self) -> Grant {
-        Grant::over(vec![self.consent.class()])
+        Grant::over(vec![self.consent().class()])
     }
 
     /// What to do with a duplicate.
@@ -58,12 +57,6 @@ impl Admitted {
     #[must_use]
     pub fn duplicate_fpir(&self) -> ErrorRate {
         self.duplicate_fpir
-    }
-
-    /// The subject and the record, for the store.
-    #[must_use]
-    pub fn into_parts(self) -> (SubjectRef, ConsentRecord) {
-        (self.subject, self.consent)
     }
 }
 
@@ -129,15 +122,15 @@ impl Policy {
         parsed: ParsedConsent,
         now: Timestamp,
     ) -> Result<Admitted, ConsentRefusal> {
-        let ParsedConsent { subject, consent } = parsed;
+        let consent = parsed.consent();
         let profile = self.profile();
         let duplicates = self.duplicates(&consent.controller)?;
-        check_times(&consent, profile, now)?;
-        check_basis(&consent, profile)?;
-        check_subject_class(&consent, profile, now)?;
-        self.check_notice(&consent, now)?;
-        self.check_served(&consent)?;
-        Ok(Admitted { subject, consent, duplicates, duplicate_fpir: profile.duplicate_fpir })
+        check_times(consent, profile, now)?;
+        check_basis(consent, profile)?;
+        check_subject_class(consent, profile, now)?;
+        self.check_notice(consent, now)?;
+        self.check_served(consent)?;
+        Ok(Admitted { parsed, duplicates, duplicate_fpir: profile.duplicate_fpir })
     }
 
     /// The controller's rule for duplicates, which only an applied controller has.

@@ -280,9 +280,7 @@ impl Engine {
             .find_map(|candidate| self.index.confirm(today.grant(), candidate, now))
             .map_or(Decision::NoMatch, Decision::Match)
     }
-}
 
-impl Engine {
     /// 1:1: the gate's FMR. 1:N: its FPIR over the templates searched, and never laxer than its
     /// FMR, so that a small gallery is no easier to enter. Fails closed.
     fn threshold(&self, pass: &GatePass, comparison: Comparison, searched: usize) -> Similarity {

@@ -74,7 +74,10 @@ impl PipelineSettings {
     }
 
     /// Checks what can be checked without a pack.
-    pub(super) fn check(&self) -> Result<(), SettingFault> {
+    ///
+    /// # Errors
+    /// The first setting that is out of its range.
+    pub fn check(&self) -> Result<(), SettingFault> {
         let name_is_plain = std::path::Path::new(&self.pack).components().count() == 1;
         let checks = [
             ("pack", name_is_plain, "must name a folder of the models directory"),

@@ -11,8 +11,6 @@ use crate::telemetry::{self, Rejected};
 
 /// The header in which a caller says how long it waits.
 pub(super) const TIMEOUT: &str = "grpc-timeout";
-/// When a refused caller should try again.
-const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Places for requests in flight.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ impl Admission {
             Ok(permit) => Ok(Place { _permit: permit }),
             Err(_full) => {
                 telemetry::rejected(Rejected::Overload);
-                Err(Fault::overloaded(RETRY_AFTER))
+                Err(Fault::overloaded())
             }
         }
     }

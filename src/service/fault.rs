@@ -18,6 +18,8 @@ use crate::pipeline::DecodeError;
 use crate::store::StoreError;
 use crate::types::InvalidText;
 
+/// When a refused caller should try again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// Where the type URLs of `Any` begin.
 const TYPE_URL: &str = "type.googleapis.com/";
 
@@ -110,11 +112,11 @@ impl Fault {
     }
 
     /// No room: when to try again is said twice, as google.rpc.RetryInfo and as pushback.
-    pub(super) fn overloaded(retry_after: Duration) -> Self {
+    pub(super) fn overloaded() -> Self {
         let mut this = Self::new(Code::ResourceExhausted, "the service is at capacity; try again");
-        let retry_delay = prost_types::Duration::try_from(retry_after).ok();
+        let retry_delay = prost_types::Duration::try_from(RETRY_AFTER).ok();
         this.details.push(any("google.rpc.RetryInfo", &pb::RetryInfo { retry_delay }));
-        this.retry_after = Some(retry_after);
+        this.retry_after = Some(RETRY_AFTER);
         this
     }
 
@@ -233,7 +235,7 @@ impl From<VerifyError> for Fault {
             VerifyError::Decode(fault) => undecodable("probe", fault),
             VerifyError::Probe(fault) => unusable("embedding", fault),
             VerifyError::Late => Self::late(),
-            VerifyError::Overloaded => Self::overloaded(Duration::from_millis(100)),
+            VerifyError::Overloaded => Self::overloaded(),
             VerifyError::Stopped => Self::not_serving("the service is not serving"),
             VerifyError::Index(_) | VerifyError::Internal => Self::internal(&error),
         }
@@ -257,7 +259,7 @@ impl From<EnrolError> for Fault {
                 Self::precondition("CONSENT_USED", "consent.consent_id", error)
             }
             EnrolError::Late => Self::late(),
-            EnrolError::Overloaded => Self::overloaded(Duration::from_millis(100)),
+            EnrolError::Overloaded => Self::overloaded(),
             EnrolError::Stopped => Self::not_serving("the service is not serving"),
             EnrolError::Store(_) | EnrolError::Index(_) | EnrolError::Internal => {
                 Self::internal(&error)

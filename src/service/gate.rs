@@ -127,6 +127,6 @@ async fn verify(
 
 /// The gate's ways in that need no face. Never empty, whatever the state of the service.
 fn alternatives(shared: &Shared, gate: Option<&GateId>) -> Vec<proto::Alternative> {
-    let known = shared.engine().ok().map(|engine| engine.alternatives(gate));
+    let known = shared.opened().map(|engine| engine.alternatives(gate));
     to_wire::alternatives(&known.unwrap_or_else(crate::consent::Alternatives::fallback))
 }

@@ -156,10 +156,12 @@ impl Shared {
 
     /// The engine for a revocation: it goes on while the service drains.
     pub(super) fn engine_for_revocation(&self) -> Result<&Arc<Engine>, Fault> {
-        match self.engine.get() {
-            Some(Ready(engine)) => Ok(engine),
-            None => self.engine(),
-        }
+        self.opened().map_or_else(|| self.engine(), Ok)
+    }
+
+    /// The engine once it was opened, whether it serves or not; asking counts as no refusal.
+    pub(super) fn opened(&self) -> Option<&Arc<Engine>> {
+        self.engine.get().map(|Ready(engine)| engine)
     }
 
     /// When the handler of a request gives up.

@@ -138,7 +138,7 @@ fn c5_a_child_needs_its_guardian_s_complete_consent() {
 
 #[test]
 fn c5_a_child_s_consent_matches_until_the_day_to_consent_anew_and_not_after() {
-    let (_, consent) = admit(child()).unwrap().into_parts();
+    let consent = admit(child()).unwrap().consent().clone();
     assert_eq!(consent.matches_until(), now().plus_days(100));
     let late = ConsentDraft { reconsent_by: Some(now().plus_days(500)), ..child() };
     assert_eq!(admit(late).unwrap().consent().matches_until(), now().plus_days(365));
