@@ -1,48 +1,549 @@
-//! Nanoseconds a row of the exact scan, per kernel and gallery size.
+//! The index by itself: recall, latency, throughput, changes, scopes, memory and boot.
 //!
-//! A grant cannot be made outside `consent`, so this drives the kernels over plain rows as the
-//! scan does, without its expiry check and ranking.
+//! `cargo bench --bench index -- [--rows 1000000] [--threads 2] [--floor 0.45] [--plan auto]
+//! [--graph] [--only search,flight,churn,scopes,boot]`
 //!
-//! `cargo bench --bench index`; criterion's throughput is rows a second.
+//! People and probes are sampled from the statistics of real templates (`benches/gallery`). Recall
+//! is *mate recall*: the share of mated probes whose best row by exact scan is their mate, at or
+//! above the floor, that the index finds too. `--threads 1` for figures of one thread.
 
-use std::hint::black_box;
+#[path = "gallery/mod.rs"]
+mod gallery;
 
-use assent::index::{Dot, Kernel};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// Dimensions, and with them bytes a row.
-const WIDTH: usize = 512;
-/// Gallery sizes, rows.
-const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
+use assent::consent::{ClassKey, ConsentTag, Grant, Policy, PolicyDocument, Profile};
+use assent::index::{
+    Care, ExportedRow, Index, IndexOptions, NewTemplate, PlanSetting, Query, RestoredRow,
+    RotationKey,
+};
+use assent::types::{Embedding, RecordId, Similarity, Timestamp};
+use gallery::{Gallery, GallerySettings, Population};
 
-fn exact_scan(c: &mut Criterion) {
-    let mut group = c.benchmark_group("exact_scan");
-    group.sample_size(20);
-    for rows in SIZES {
-        let (gallery, probe) = gallery(rows);
-        group.throughput(Throughput::Elements(rows as u64));
-        for dot in Kernel::ALL.into_iter().filter_map(Kernel::dot) {
-            let id = BenchmarkId::new(dot.kernel().name(), rows);
-            group.bench_function(id, |b| b.iter(|| best(dot, black_box(&gallery), &probe)));
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Searches of each figure.
+const PROBES: usize = 2_000;
+/// Callers that keep a probe in flight each.
+const CALLERS: usize = 16;
+/// Erasures a second beside searches.
+const ERASURES_A_SECOND: u32 = 100;
+/// Shares of the gallery that one gate may search, a thousandth each.
+const SHARES: [usize; 4] = [1, 10, 100, 1_000];
+
+#[derive(Clone)]
+struct Options {
+    rows: usize,
+    threads: usize,
+    floor: f32,
+    plan: PlanSetting,
+    graph: bool,
+    only: Option<String>,
+}
+
+impl Options {
+    fn parse() -> Outcome<Self> {
+        let mut options = Self {
+            rows: 100_000,
+            threads: std::thread::available_parallelism()?.get(),
+            floor: 0.45,
+            plan: PlanSetting::Auto,
+            graph: false,
+            only: None,
+        };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} needs a value"));
+            match word.as_str() {
+                "--rows" => options.rows = value()?.parse()?,
+                "--threads" => options.threads = value()?.parse()?,
+                "--floor" => options.floor = value()?.parse()?,
+                "--plan" => options.plan = serde_json::from_value(value()?.into())?,
+                "--graph" => options.graph = true,
+                "--only" => options.only = Some(value()?),
+                "--bench" => {}
+                other => return Err(format!("unknown option {other}; see benches/index.rs").into()),
+            }
+        }
+        options.graph |= options.plan == PlanSetting::Graph;
+        Ok(options)
+    }
+
+    fn wants(&self, section: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only.split(',').any(|name| name == section))
+    }
+}
+
+fn main() -> Outcome<()> {
+    let options = Options::parse()?;
+    rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
+    let people = Gallery::sample(Population::faces(), GallerySettings::of(options.rows));
+    let stage = Stage::build(&options, &people)?;
+    println!("\n{} rows, {} threads, floor {}", options.rows, options.threads, options.floor);
+    stage.memory();
+    let mates = Probes::new(&people, PROBES)?;
+    if options.wants("search") {
+        stage.one_by_one("mates", &mates)?;
+        stage.one_by_one("strangers", &Probes::strangers(&people, PROBES)?)?;
+    }
+    if options.wants("flight") {
+        stage.in_flight(&mates)?;
+    }
+    if options.wants("scopes") {
+        stage.scopes(&people)?;
+    }
+    if options.wants("churn") {
+        stage.churn(&people, &mates)?;
+    }
+    if options.wants("boot") {
+        stage.boot(&people, &mates)?;
+    }
+    Ok(())
+}
+
+/// Probes and, of mated ones, the number of the template that they belong to.
+struct Probes {
+    probes: Vec<Embedding>,
+    mates: Vec<usize>,
+}
+
+impl Probes {
+    fn new(people: &Gallery, count: usize) -> Outcome<Self> {
+        let mates = people.mates(count);
+        let templates = mates.drawn.iter().map(|mate| mate.template).collect();
+        Ok(Self { probes: embeddings(&mates.probes, people.width())?, mates: templates })
+    }
+
+    fn strangers(people: &Gallery, count: usize) -> Outcome<Self> {
+        let probes = embeddings(&people.strangers(count), people.width())?;
+        Ok(Self { probes, mates: Vec::new() })
+    }
+}
+
+fn embeddings(values: &[f32], width: usize) -> Outcome<Vec<Embedding>> {
+    let embedding = |vector: &[f32]| Embedding::normalise(vector.to_vec());
+    Ok(values.chunks_exact(width).map(embedding).collect::<Result<_, _>>()?)
+}
+
+/// A filled index and what is needed to search it.
+struct Stage {
+    options: Options,
+    index: Index,
+    grants: HashMap<usize, Grant>,
+    records: Vec<RecordId>,
+    now: Timestamp,
+}
+
+impl Stage {
+    fn build(options: &Options, people: &Gallery) -> Outcome<Self> {
+        let settings =
+            IndexOptions { plan: options.plan, graph: options.graph, ..IndexOptions::default() };
+        let index = Index::new(settings.settings(people.width(), key()))?;
+        let grants = grants()?;
+        let (now, records) = (Timestamp::now(), people.len());
+        let records: Vec<RecordId> = (0..records).map(|_| RecordId::random()).collect();
+        let stage = Self { options: options.clone(), index, grants, records, now };
+        let before = resident_bytes();
+        let (begun, next) = (Instant::now(), AtomicUsize::new(0));
+        std::thread::scope(|threads| {
+            let workers: Vec<_> = (0..options.threads)
+                .map(|_| {
+                    threads.spawn(|| -> Outcome<()> {
+                        loop {
+                            let at = next.fetch_add(1, Ordering::Relaxed);
+                            if at >= people.len() {
+                                return Ok(());
+                            }
+                            let face = Embedding::normalise(people.template(at).to_vec())?;
+                            stage.index.load(stage.template(at)?, &face)?;
+                        }
+                    })
+                })
+                .collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+        })?;
+        let rate = people.len() as f64 / begun.elapsed().as_secs_f64();
+        println!("loaded: {rate:.0} a second");
+        stage.tend()?;
+        let grown = resident_bytes().saturating_sub(before);
+        println!("resident: {:.0} bytes a record", grown as f64 / people.len() as f64);
+        Ok(stage)
+    }
+
+    fn tend(&self) -> Outcome<()> {
+        let begun = Instant::now();
+        loop {
+            match self.index.care(self.options.threads)? {
+                Care::Idle => return Ok(()),
+                Care::Linked { linked, of } => {
+                    eprint!("\rlinked {linked} of {of} ");
+                }
+                Care::Measured => {
+                    let graph = self.index.status().graph;
+                    println!("graph: {graph:?} after {:.1} s", begun.elapsed().as_secs_f64());
+                }
+            }
         }
     }
-    group.finish();
+
+    /// Template `at`: its class is the number that its place belongs to, see [`class_of`].
+    fn template(&self, at: usize) -> Outcome<NewTemplate> {
+        let consent = ConsentTag {
+            consent_id: uuid(at, 0xC0).parse()?,
+            class: class(class_of(at))?,
+            notice_version: "2026-01".parse()?,
+            granted_at: self.now,
+            expires_at: self.now.plus_days(30),
+        };
+        Ok(NewTemplate {
+            record: self.records[at],
+            subject: uuid(at, 0x50).parse()?,
+            matches_until: consent.expires_at,
+            consent,
+        })
+    }
+
+    fn memory(&self) {
+        let status = self.index.status();
+        let rows = status.live as f64;
+        let graph = status.graph.map_or(0, |graph| graph.bytes);
+        println!(
+            "bytes a record: arena {:.0}, catalogue {:.0}, graph {:.0}",
+            status.arena_bytes as f64 / rows,
+            status.catalogue_bytes as f64 / rows,
+            graph as f64 / rows
+        );
+        for (share, grant) in sorted(&self.grants) {
+            let plan = self.index.plan(grant, Similarity::new(self.options.floor));
+            println!("plan for {share}/1000: {plan}");
+        }
+    }
+
+    fn all(&self) -> &Grant {
+        &self.grants[&SHARES[SHARES.len() - 1]]
+    }
+
+    fn search(&self, grant: &Grant, probe: &Embedding) -> Outcome<Option<(RecordId, f32)>> {
+        let floor = Similarity::new(self.options.floor);
+        let found = self.index.search(grant, &Query { probe, k: 1, floor }, self.now)?;
+        let best = found.candidates.first();
+        let hit = best.and_then(|candidate| self.index.confirm(grant, candidate, self.now));
+        Ok(hit.map(|hit| (hit.record(), hit.similarity().get())))
+    }
+
+    fn one_by_one(&self, what: &str, probes: &Probes) -> Outcome<()> {
+        let mut times = Vec::new();
+        let mut found = Vec::new();
+        for probe in &probes.probes {
+            let begun = Instant::now();
+            found.push(self.search(self.all(), probe)?);
+            times.push(begun.elapsed());
+        }
+        println!("one by one, {what}: {}{}", Times(times), self.recall(probes, &found));
+        Ok(())
+    }
+
+    fn recall(&self, probes: &Probes, found: &[Option<(RecordId, f32)>]) -> String {
+        let (mut mates, mut right) = (0, 0);
+        for ((probe, mate), found) in probes.probes.iter().zip(&probes.mates).zip(found) {
+            let Some(own) = self.own(probe, *mate) else { continue };
+            mates += 1;
+            right += usize::from(found.is_some_and(|(_, similarity)| similarity >= own));
+        }
+        if mates == 0 {
+            return String::new();
+        }
+        format!(", recall {:.5} of {mates} mates at or above the floor", right as f64 / mates as f64)
+    }
+
+    /// The mate's similarity by its stored codes, where that is at or above the floor. An exact scan
+    /// answers with this row or a better one.
+    fn own(&self, probe: &Embedding, mate: usize) -> Option<f32> {
+        let subject = uuid(mate, 0x50).parse().ok()?;
+        let found = self.index.compare(self.all(), &subject, probe, self.now).ok()?;
+        let own = found.candidates.first()?.similarity().get();
+        (own >= self.options.floor).then_some(own)
+    }
+
+    fn in_flight(&self, probes: &Probes) -> Outcome<()> {
+        let (next, total) = (AtomicUsize::new(0), 3 * probes.probes.len());
+        let begun = Instant::now();
+        let times = std::thread::scope(|threads| {
+            let caller = || -> Outcome<Vec<Duration>> {
+                let mut times = Vec::new();
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= total {
+                        return Ok(times);
+                    }
+                    let begun = Instant::now();
+                    self.search(self.all(), &probes.probes[at % probes.probes.len()])?;
+                    times.push(begun.elapsed());
+                }
+            };
+            let callers: Vec<_> = (0..CALLERS).map(|_| threads.spawn(caller)).collect();
+            let all = callers.into_iter().map(|caller| caller.join().unwrap_or(Ok(Vec::new())));
+            all.collect::<Outcome<Vec<_>>>()
+        })?;
+        let rate = total as f64 / begun.elapsed().as_secs_f64();
+        println!("{CALLERS} in flight: {rate:.0} a second, {}", Times(times.concat()));
+        Ok(())
+    }
+
+    /// From a thousandth of the gallery to all of it.
+    fn scopes(&self, people: &Gallery) -> Outcome<()> {
+        let probes = Probes::new(people, 4 * PROBES)?;
+        for (share, grant) in sorted(&self.grants) {
+            let (mut times, mut mates, mut right, mut foreign) = (Vec::new(), 0, 0, 0);
+            for (probe, mate) in probes.probes.iter().zip(&probes.mates) {
+                let begun = Instant::now();
+                let found = self.search(grant, probe)?;
+                times.push(begun.elapsed());
+                let inside = in_share(class_of(*mate), share);
+                if let Some(own) = self.own(probe, *mate).filter(|_| inside) {
+                    mates += 1;
+                    right += usize::from(found.is_some_and(|(_, similarity)| similarity >= own));
+                }
+                let is_mate = found.is_some_and(|(record, _)| record == self.records[*mate]);
+                foreign += usize::from(!inside && is_mate);
+            }
+            let recall = right as f64 / f64::from(u32::try_from(mates.max(1))?);
+            println!(
+                "scope of {share}/1000: {}, {right} of {mates} mates ({recall:.5}), {foreign} foreign",
+                Times(times)
+            );
+        }
+        Ok(())
+    }
+
+    /// Insertions and erasures, alone and beside searches.
+    fn churn(&self, people: &Gallery, probes: &Probes) -> Outcome<()> {
+        let count = 5_000.min(self.options.rows / 10);
+        let alone = self.searching(probes, || {
+            std::thread::sleep(Duration::from_secs(3));
+            Ok(())
+        })?;
+        let mut steps = Vec::new();
+        let beside = self.searching(probes, || {
+            let pause = Duration::from_secs(1) / ERASURES_A_SECOND;
+            for at in 0..3 * ERASURES_A_SECOND as usize {
+                let next = Instant::now() + pause;
+                steps.push(self.erase(at)?);
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+            Ok(())
+        })?;
+        println!("search alone: {}", Times(alone));
+        println!("search beside {ERASURES_A_SECOND} erasures a second: {}", Times(beside));
+        println!("  erasure: {}", Times(steps));
+        let erased = 3 * ERASURES_A_SECOND as usize..count;
+        let quiet: Outcome<Vec<_>> = erased.map(|at| self.erase(at)).collect();
+        println!("erasure, nothing beside: {}", Times(quiet?));
+        let (begun, next) = (Instant::now(), AtomicUsize::new(0));
+        std::thread::scope(|threads| {
+            let insert = || -> Outcome<()> {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= count {
+                        return Ok(());
+                    }
+                    let face = Embedding::normalise(people.template(at).to_vec())?;
+                    self.index.insert(self.template(at)?, &face)?;
+                }
+            };
+            let workers: Vec<_> = (0..self.options.threads).map(|_| threads.spawn(insert)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+        })?;
+        println!("insertion: {:.0} a second", count as f64 / begun.elapsed().as_secs_f64());
+        self.one_by_one("mates after the churn", probes)
+    }
+
+    /// How long searches take while `work` runs.
+    fn searching(
+        &self,
+        probes: &Probes,
+        work: impl FnOnce() -> Outcome<()>,
+    ) -> Outcome<Vec<Duration>> {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let searcher = threads.spawn(|| -> Outcome<Vec<Duration>> {
+                let mut times = Vec::new();
+                for probe in probes.probes.iter().cycle() {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let begun = Instant::now();
+                    self.search(self.all(), probe)?;
+                    times.push(begun.elapsed());
+                }
+                Ok(times)
+            });
+            let worked = work();
+            over.store(true, Ordering::Relaxed);
+            worked?;
+            searcher.join().unwrap_or(Ok(Vec::new()))
+        })
+    }
+
+    /// Time from withdrawal to the proof that all is zeroised.
+    fn erase(&self, at: usize) -> Outcome<Duration> {
+        let begun = Instant::now();
+        let pending = self.index.withdraw(self.records[at]).ok_or("not held")?;
+        let _purged = self.index.purge(pending);
+        Ok(begun.elapsed())
+    }
+
+    /// Out through a file and back into a new index.
+    fn boot(&self, people: &Gallery, probes: &Probes) -> Outcome<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        let by_record: HashMap<RecordId, usize> =
+            self.records.iter().enumerate().map(|(at, record)| (*record, at)).collect();
+        let begun = Instant::now();
+        write_snapshot(&self.index, file.path())?;
+        let size = std::fs::metadata(file.path())?.len();
+        println!("snapshot: {:.2} s, {} MB", begun.elapsed().as_secs_f64(), size >> 20);
+        // The store's part: what each record is held under. Read before the clock starts, as the
+        // store's own start is measured apart.
+        let templates: Outcome<Vec<_>> = (0..people.len()).map(|at| self.template(at)).collect();
+        let mut templates: Vec<Option<NewTemplate>> = templates?.into_iter().map(Some).collect();
+        let options = IndexOptions {
+            plan: self.options.plan,
+            graph: self.options.graph,
+            ..IndexOptions::default()
+        };
+        let begun = Instant::now();
+        let index = Index::new(options.settings(people.width(), key()))?;
+        let rows = read_snapshot(file.path(), |record| {
+            by_record.get(&record).and_then(|at| templates[*at].take())
+        })?;
+        let restored = index.restore(&self.index.snapshot_head(), rows)?;
+        let again = Self { index, options: self.options.clone(), grants: grants()?,
+            records: self.records.clone(), now: self.now };
+        let first = again.search(again.all(), &probes.probes[0])?;
+        println!(
+            "boot: {} rows, {} dropped, first answer ({}) after {:.2} s",
+            restored.rows,
+            restored.dropped.len(),
+            if first.is_some() { "a match" } else { "nobody" },
+            begun.elapsed().as_secs_f64()
+        );
+        if self.options.graph {
+            again.index.relink(&restored.links, self.options.threads)?;
+            println!("boot: graph after {:.2} s", begun.elapsed().as_secs_f64());
+            again.tend()?;
+        }
+        again.one_by_one("mates after the boot", probes)
+    }
 }
 
-fn best(dot: Dot, gallery: &[u8], probe: &[i8]) -> Option<i32> {
-    gallery.chunks_exact(WIDTH).map(|row| dot.apply(row, probe)).max()
+/// Rows one after the other, each with its slot, record and length. A service seals each body under
+/// its record's key; people who never lived need none.
+fn write_snapshot(index: &Index, path: &std::path::Path) -> Outcome<()> {
+    use std::io::Write;
+    let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(path)?);
+    let mut from = 0;
+    loop {
+        let rows = index.export(from, 4_096)?;
+        let Some(last) = rows.last() else { break };
+        from = last.slot.index + 1;
+        for ExportedRow { slot, record, body } in &rows {
+            out.write_all(&slot.index.to_le_bytes())?;
+            out.write_all(&slot.generation.to_le_bytes())?;
+            out.write_all(record.as_bytes())?;
+            out.write_all(&u32::try_from(body.len())?.to_le_bytes())?;
+            out.write_all(body)?;
+        }
+    }
+    Ok(out.flush()?)
 }
 
-/// Rows and a probe of bytes that look random.
-fn gallery(rows: usize) -> (Vec<u8>, Vec<i8>) {
-    let mut state = 1_u32;
-    let mut byte = move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state.to_le_bytes()[3]
+fn read_snapshot(
+    path: &std::path::Path,
+    mut held: impl FnMut(RecordId) -> Option<NewTemplate>,
+) -> Outcome<impl Iterator<Item = RestoredRow>> {
+    use std::io::Read;
+    let mut input = std::io::BufReader::with_capacity(1 << 20, std::fs::File::open(path)?);
+    Ok(std::iter::from_fn(move || {
+        loop {
+            let mut head = [0; 28];
+            input.read_exact(&mut head).ok()?;
+            let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+            let record = RecordId::from_bytes(head[8..24].try_into().ok()?);
+            let mut body = vec![0; word(24) as usize];
+            input.read_exact(&mut body).ok()?;
+            if let Some(template) = held(record) {
+                let slot = assent::types::SlotId { index: word(0), generation: word(4) };
+                return Some(RestoredRow { slot, template, body: body.into() });
+            }
+        }
+    }))
+}
+
+fn key() -> RotationKey {
+    RotationKey::new(&[7; 32])
+}
+
+/// 1,000 places share four classes: one place, nine, ninety and nine hundred.
+fn class_of(at: usize) -> usize {
+    match at % 1_000 {
+        0 => 0,
+        1..10 => 1,
+        10..100 => 2,
+        _ => 3,
+    }
+}
+
+/// Whether a class is within the share of so many thousandths.
+fn in_share(class: usize, share: usize) -> bool {
+    SHARES[class] <= share
+}
+
+fn class(number: usize) -> Outcome<ClassKey> {
+    Ok(ClassKey {
+        controller: "bench".parse()?,
+        purpose: "entry".parse()?,
+        scope: format!("scope-{number}").parse()?,
+    })
+}
+
+/// A grant for each share, from a policy as an operator applies it.
+fn grants() -> Outcome<HashMap<usize, Grant>> {
+    let document = PolicyDocument::parse(include_str!("index_policy.toml"))?;
+    let (policy, _changes) = Policy::under(Profile::named("open")?).apply(&document)?;
+    let grant = |share: usize| -> Outcome<(usize, Grant)> {
+        Ok((share, policy.open_gate(&format!("share-{share}").parse()?)?.grant().clone()))
     };
-    let gallery = (0..rows * WIDTH).map(|_| byte()).collect();
-    (gallery, (0..WIDTH).map(|_| byte().cast_signed()).collect())
+    SHARES.into_iter().map(grant).collect()
 }
 
-criterion_group!(benches, exact_scan);
-criterion_main!(benches);
+fn sorted(grants: &HashMap<usize, Grant>) -> impl Iterator<Item = (usize, &Grant)> {
+    SHARES.into_iter().filter_map(|share| Some((share, grants.get(&share)?)))
+}
+
+/// A text that looks like a UUID and is a number's.
+fn uuid(number: usize, kind: u8) -> String {
+    format!("{kind:08x}-0000-4000-8000-{number:012x}")
+}
+
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or_default() << 10
+}
+
+/// Times, printed as their percentiles.
+struct Times(Vec<Duration>);
+
+impl std::fmt::Display for Times {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut times = self.0.clone();
+        times.sort_unstable();
+        let at = |share: f64| times.get((times.len() as f64 * share) as usize).or(times.last());
+        let ms = |share| at(share).copied().unwrap_or_default().as_secs_f64() * 1e3;
+        write!(f, "p50 {:.3} ms, p99 {:.3} ms", ms(0.5), ms(0.99))
+    }
+}

@@ -267,6 +267,11 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
     say!("  provider  {}, scan {}", status.provider, status.scan_kernel);
     let lock = if status.arena_locked { "locked" } else { "NOT all locked: raise `ulimit -l`" };
     say!("  arena     {} KiB, {lock}", status.arena_bytes / 1024);
+    say!("  catalogue {} KiB", status.catalogue_bytes / 1024);
+    if status.graph_bytes > 0 {
+        let size = status.graph_bytes / 1024;
+        say!("  graph     {} templates, {size} KiB", status.graph_templates);
+    }
     say!("  subjects  {}", status.subjects);
     for class in &status.classes {
         say!(
@@ -276,6 +281,13 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
             class.purpose,
             class.scope
         );
+    }
+    for gate in &status.gate_plans {
+        say!("  gate {}: {}", gate.gate_id, gate.reason);
+    }
+    for recall in &status.recall {
+        let seen = recall.found + recall.missed;
+        say!("  recall of {}: {} of {seen} repeated mates", recall.plan, recall.found);
     }
     for record in &status.quarantined_records {
         say!("  quarantined: {record}; revoke it by record id, or restore the store");

@@ -19,7 +19,7 @@ use raw::RawTls;
 pub use raw::{LogFormat, LogSettings, Overrides, RawConfig};
 
 use crate::consent::{Profile, UnknownProfile};
-use crate::index::LockMode;
+use crate::index::{IndexOptions, PlanSetting};
 use crate::pipeline::PipelineSettings;
 use crate::service::{CallerRule, CallerRuleFault, Callers, TlsMaterial};
 use crate::types::Limits;
@@ -50,8 +50,8 @@ pub struct Settings {
     pub callers: Callers,
     /// The model pipeline.
     pub pipeline: PipelineSettings,
-    /// Whether the arena must be locked.
-    pub lock: LockMode,
+    /// The index.
+    pub index: IndexOptions,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
@@ -105,6 +105,19 @@ pub enum ConfigError {
         "[[callers]] is missing: with TLS every caller needs an entry with its certificate and role"
     )]
     NoCallers,
+    /// A property of the graph that makes no sense.
+    #[error("index.{field}: {value} is not from {} to {}", allowed.start(), allowed.end())]
+    Index {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// What is allowed.
+        allowed: RangeInclusive<usize>,
+    },
+    /// Searches are to take a graph that is not kept.
+    #[error("index.plan: \"graph\" needs index.graph = true")]
+    PlanWithoutGraph,
     /// A limit that makes no sense.
     #[error("limits.{field}: {value} is not from {} to {}", allowed.start(), allowed.end())]
     Limit {
@@ -162,6 +175,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     // Admission is the bound on requests; the pipeline's queue must hold all frames of those.
     pipeline.queue = raw.limits.requests_in_flight * raw.limits.frames_per_enrolment;
     check_pipeline(&pipeline)?;
+    check_index(&raw.index)?;
     Ok(Settings {
         profile,
         data_dir: raw.data_dir,
@@ -171,7 +185,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         security,
         callers,
         pipeline,
-        lock: raw.index.lock,
+        index: raw.index,
         limits: raw.limits,
         log: raw.log,
     })
@@ -228,6 +242,22 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
     }
 }
 
+fn check_index(index: &IndexOptions) -> Result<(), ConfigError> {
+    let bounds = [
+        ("graph_links", index.graph_links, 4..=64),
+        ("graph_effort", index.graph_effort, 16..=4_096),
+    ];
+    if let Some((field, value, allowed)) =
+        bounds.into_iter().find(|(_, value, allowed)| !allowed.contains(value))
+    {
+        return Err(ConfigError::Index { field, value, allowed });
+    }
+    if index.plan == PlanSetting::Graph && !index.graph {
+        return Err(ConfigError::PlanWithoutGraph);
+    }
+    Ok(())
+}
+
 fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {
     let fault = |field, fault| Err(ConfigError::Pipeline { field, fault });
     if pipeline.detector_size == 0 || !pipeline.detector_size.is_multiple_of(32) {
@@ -260,6 +290,14 @@ mod tests {
         assert!(fault("profile = \"xx\"").starts_with("profile"));
         let zero = "[listen]\nplaintext = true\n[limits]\nconnections = 0";
         assert!(fault(zero).contains("limits.connections"));
+        for (index, said) in [
+            ("graph_links = 3", "index.graph_links: 3 is not from 4 to 64"),
+            ("graph_effort = 5000", "index.graph_effort: 5000 is not from 16 to 4096"),
+            ("plan = \"graph\"", "index.plan: \"graph\" needs index.graph = true"),
+            ("plan = \"graph\"\ngraph = true", ""),
+        ] {
+            assert_eq!(fault(&format!("[listen]\nplaintext = true\n[index]\n{index}")), said);
+        }
         let odd = "[listen]\nplaintext = true\n[pipeline]\ndetector_size = 333";
         assert!(fault(odd).contains("pipeline.detector_size"));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::index::LockMode;
+use crate::index::IndexOptions;
 use crate::pipeline::{PipelineSettings, ProviderChoice};
 use crate::service::CallerRule;
 use crate::types::Limits;
@@ -34,7 +34,7 @@ pub struct RawConfig {
     /// The model pipeline.
     pub pipeline: PipelineSettings,
     /// The index.
-    pub index: RawIndex,
+    pub index: IndexOptions,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
@@ -51,7 +51,7 @@ impl Default for RawConfig {
             tls: None,
             callers: Vec::new(),
             pipeline: PipelineSettings::default(),
-            index: RawIndex::default(),
+            index: IndexOptions::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
         }
@@ -90,14 +90,6 @@ pub struct RawTls {
     pub key: PathBuf,
     /// PEM of the authorities that sign callers' certificates.
     pub client_ca: PathBuf,
-}
-
-/// `[index]`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawIndex {
-    /// "best-effort" or "required".
-    pub lock: LockMode,
 }
 
 /// `[log]`.

@@ -69,6 +69,7 @@ impl RootUse {
 
 const SIGNER_LABEL: &[u8] = b"assent signer";
 const CHECK_LABEL: &[u8] = b"assent check";
+const ROTATION_LABEL: &[u8] = b"assent rotation";
 
 /// ROOT: without it the store is noise.
 #[derive(Debug)]
@@ -121,6 +122,13 @@ impl RootKey {
     #[must_use]
     pub fn signer(&self) -> Signer {
         Signer::from_seed(&self.0.derive(SIGNER_LABEL, b""))
+    }
+
+    /// What the index draws the rotation of its rows from. It leaves this module as bytes because
+    /// it is no cipher's key: a rotation hides nothing from who sees rows and vectors.
+    #[must_use]
+    pub fn rotation_seed(&self) -> Zeroizing<[u8; KEY_BYTES]> {
+        Zeroizing::new(*self.0.derive(ROTATION_LABEL, b"").bytes())
     }
 
     /// A value that names this ROOT and tells nothing of it: `HMAC-SHA256(ROOT, "assent check")`.

@@ -335,20 +335,20 @@ impl Engine {
     ) -> Result<Vec<Duplicate>, EnrolError> {
         let grant = admitted.enrolment_grant();
         let now = Timestamp::now();
-        let found = match self.search(&grant, template.clone(), now).await {
+        let threshold = self.threshold_among(&grant, admitted.duplicate_fpir());
+        let candidates = 2 * MOST_DUPLICATES; // the subject's own templates may be among them
+        let search = self.search(&grant, template.clone(), candidates, threshold, now);
+        let found = match search.await {
             Ok(found) => found,
             Err(VerifyError::Index(fault)) => return Err(EnrolError::Index(fault)),
             Err(_other) => return Err(EnrolError::Internal),
         };
-        let fpir = admitted.duplicate_fpir();
-        let threshold = self.calibration.threshold_for_fpir(fpir, found.searched as u64).similarity;
         Ok(found
             .candidates
             .iter()
-            .take_while(|candidate| candidate.similarity() >= threshold)
-            .take(MOST_DUPLICATES)
             .filter_map(|candidate| self.index.confirm(&grant, candidate, now))
             .filter(|held| held.subject() != admitted.subject())
+            .take(MOST_DUPLICATES)
             .map(|held| Duplicate { subject: held.subject().clone(), record: held.record() })
             .collect())
     }

@@ -29,11 +29,11 @@ pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
-pub use status::{EngineStatus, Held};
+pub use status::{EngineStatus, GatePlan, Held};
 pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
 use crate::consent::{Calibration, Profile};
-use crate::index::{Index, IndexError};
+use crate::index::{Care, Index, IndexError};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
 use crate::types::{EmbeddingError, Limits, ModelContract, RecordId, Revision, Timestamp};
@@ -50,6 +50,9 @@ pub enum Probe {
         contract: ModelContract,
     },
 }
+
+/// Threads that look after the index's graph beside the requests.
+const CARE_THREADS: usize = 1;
 
 /// The running use cases over one store, index and pipeline.
 pub struct Engine {
@@ -168,6 +171,16 @@ impl Engine {
         Revision(self.revision.load(Ordering::Acquire))
     }
 
+    /// Completes or measures the index's graph, on threads that may block.
+    ///
+    /// # Errors
+    /// A poisoned index.
+    pub async fn care_for_index(&self) -> Result<Care, IndexError> {
+        let index = Arc::clone(&self.index);
+        let care = move || index.care(CARE_THREADS);
+        tokio::task::spawn_blocking(care).await.unwrap_or(Err(IndexError::Poisoned))
+    }
+
     /// Waits until every begun commit is finished, then closes the store: nothing can be committed
     /// from then on.
     pub async fn drain(&self) {
@@ -229,5 +242,5 @@ fn calibration(pipeline: &Pipeline) -> Result<Calibration, OpenError> {
 
 fn index_opened(index: &Index, opened: &OpenedRecord) -> Result<(), IndexError> {
     let template = enrol::new_template(&opened.record);
-    index.insert(template, &opened.template).map(|_slot| ())
+    index.load(template, &opened.template).map(|_slot| ())
 }

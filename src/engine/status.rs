@@ -3,11 +3,11 @@
 use std::sync::PoisonError;
 
 use super::Engine;
-use crate::consent::{ConsentTag, SubjectClass};
-use crate::index::IndexStatus;
+use crate::consent::{Comparison, ConsentTag, GatePass, SubjectClass};
+use crate::index::{IndexStatus, Plan};
 use crate::pipeline::{Counters, PackInfo, Provider};
 use crate::store::StoreError;
-use crate::types::{ControllerId, ModelContract, RecordId, Revision, SubjectRef, Timestamp};
+use crate::types::{ControllerId, GateId, ModelContract, RecordId, Revision, SubjectRef, Timestamp};
 
 /// A snapshot for operators.
 #[derive(Debug, Clone)]
@@ -26,6 +26,15 @@ pub struct EngineStatus {
     pub counters: Counters,
     /// Records that could not be opened.
     pub quarantined: Vec<RecordId>,
+}
+
+/// How searches at one gate go.
+#[derive(Debug, Clone)]
+pub struct GatePlan {
+    /// The gate.
+    pub gate: GateId,
+    /// The way that serves its searches, and why.
+    pub plan: Plan,
 }
 
 /// One record held about a subject.
@@ -60,6 +69,18 @@ impl Engine {
             counters: self.pipeline.counters(),
             quarantined: self.quarantined(),
         }
+    }
+
+    /// Which way serves the 1:N searches of each gate, and why.
+    #[must_use]
+    pub fn gate_plans(&self) -> Vec<GatePlan> {
+        let standing = self.policy();
+        let searches = |pass: &&GatePass| pass.gate().comparison.allows(Comparison::OneToMany);
+        let plan = |pass: &GatePass| GatePlan {
+            gate: pass.gate().id.clone(),
+            plan: self.index.plan(pass.grant(), self.threshold(pass, Comparison::OneToMany)),
+        };
+        standing.gates().filter(searches).map(plan).collect()
     }
 
     /// Records that could not be opened.

@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::{Engine, Probe, ProbeFault};
-use crate::consent::{Alternatives, Comparison, GatePass, GateRefusal, Grant, Intent};
-use crate::index::{Found, IndexError, Match};
+use crate::consent::{
+    Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent,
+};
+use crate::index::{Found, IndexError, Match, Query};
 use crate::pipeline::{
     Company, DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket,
 };
 use crate::telemetry::{self, Stage};
 use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
 
-/// Templates up to which a search runs where the request runs: about 0.1 ms of one core. Larger
-/// searches go to a thread that may block.
-const INLINE_TEMPLATES: usize = 4_000;
+/// Templates up to which a search runs where the request runs: a few hundredths of a millisecond
+/// of one core. Larger searches go to a thread that may block.
+const INLINE_TEMPLATES: usize = 10_000;
 /// Candidates asked of the index: the best one and those behind it, should it die before emission.
 const CANDIDATES: usize = 4;
 
@@ -166,8 +168,9 @@ impl Engine {
                 }
                 let searched = Instant::now();
                 let claimed = command.claimed.as_ref();
-                let found = self.find(&pass, claimed, embedding).await?;
-                let decision = self.decide(&pass, comparison, &found);
+                let threshold = self.threshold(&pass, comparison);
+                let found = self.find(&pass, claimed, embedding, threshold).await?;
+                let decision = self.decide(&pass, threshold, &found);
                 verdict.timings.search = searched.elapsed();
                 telemetry::stage(Stage::Search, verdict.timings.search);
                 Ok(finish(verdict, decision, begun))
@@ -240,26 +243,30 @@ impl Engine {
         pass: &GatePass,
         claimed: Option<&SubjectRef>,
         embedding: Embedding,
+        threshold: Similarity,
     ) -> Result<Found, VerifyError> {
         let now = Timestamp::now();
         match claimed {
             Some(subject) => Ok(self.index.compare(pass.grant(), subject, &embedding, now)?),
-            None => self.search(pass.grant(), embedding, now).await,
+            None => self.search(pass.grant(), embedding, CANDIDATES, threshold, now).await,
         }
     }
 
-    /// 1:N, on this thread when it is short and on a blocking one when it is not.
+    /// 1:N, on this thread when it is short and on a blocking one when it is not: the `k` best
+    /// templates that reach `floor`.
     pub(super) async fn search(
         &self,
         grant: &Grant,
-        embedding: Embedding,
+        probe: Embedding,
+        k: usize,
+        floor: Similarity,
         now: Timestamp,
     ) -> Result<Found, VerifyError> {
         if self.index.live_templates(grant) <= INLINE_TEMPLATES {
-            return Ok(self.index.search(grant, &embedding, CANDIDATES, now)?);
+            return Ok(self.index.search(grant, &Query { probe: &probe, k, floor }, now)?);
         }
         let (index, grant) = (Arc::clone(&self.index), grant.clone());
-        let task = move || index.search(&grant, &embedding, CANDIDATES, now);
+        let task = move || index.search(&grant, &Query { probe: &probe, k, floor }, now);
         match tokio::task::spawn_blocking(task).await {
             Ok(found) => Ok(found?),
             Err(_panicked) => Err(VerifyError::Internal),
@@ -269,9 +276,8 @@ impl Engine {
     /// The best candidate above the threshold that may still match: consent, expiry and slot are
     /// looked at once more, and the gate's grant is taken anew, because the policy may have
     /// changed since the search began.
-    fn decide(&self, pass: &GatePass, comparison: Comparison, found: &Found) -> Decision {
+    fn decide(&self, pass: &GatePass, threshold: Similarity, found: &Found) -> Decision {
         let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
-        let threshold = self.threshold(pass, comparison, found.searched);
         let now = Timestamp::now();
         found
             .candidates
@@ -281,20 +287,25 @@ impl Engine {
             .map_or(Decision::NoMatch, Decision::Match)
     }
 
-    /// 1:1: the gate's FMR. 1:N: its FPIR over the templates searched, and never laxer than its
-    /// FMR, so that a small gallery is no easier to enter. Fails closed.
-    fn threshold(&self, pass: &GatePass, comparison: Comparison, searched: usize) -> Similarity {
+    /// 1:1: the gate's FMR. 1:N: its FPIR over the templates that may be searched, and never laxer
+    /// than its FMR, so that a small gallery is no easier to enter. Fails closed.
+    pub(super) fn threshold(&self, pass: &GatePass, comparison: Comparison) -> Similarity {
         let gate = pass.gate();
         let one = self.calibration.threshold_for_fmr(gate.fmr);
         let one = one.map_or(Similarity::new(1.0), |threshold| threshold.similarity);
         match comparison {
             Comparison::OneToOne => one,
             Comparison::OneToMany => {
-                let many =
-                    self.calibration.threshold_for_fpir(gate.fpir, searched as u64).similarity;
+                let many = self.threshold_among(pass.grant(), gate.fpir);
                 if many > one { many } else { one }
             }
         }
+    }
+
+    /// The threshold at which a search among the granted templates reaches `fpir`.
+    pub(super) fn threshold_among(&self, grant: &Grant, fpir: ErrorRate) -> Similarity {
+        let templates = self.index.live_templates(grant) as u64;
+        self.calibration.threshold_for_fpir(fpir, templates).similarity
     }
 }
 

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::kernel::Kernel;
-use crate::types::RecordId;
+use crate::types::{RecordId, SlotId};
 
 /// Why the index refused.
 #[derive(Debug, Error)]
@@ -40,6 +40,12 @@ pub enum IndexError {
         /// The record that has it.
         record: RecordId,
     },
+    /// A template cannot go back to the slot that it had.
+    #[error("slot {} is not free for this template", slot.index)]
+    SlotTaken {
+        /// The slot.
+        slot: SlotId,
+    },
     /// Every slot number is used or retired.
     #[error("the index has no slot left")]
     Full,
@@ -58,7 +64,30 @@ pub enum IndexError {
         #[source]
         source: std::io::Error,
     },
+    /// A snapshot that was made by another index: of another width, key or version.
+    #[error("the snapshot is of another width, rotation key or version; rebuild from the store")]
+    ForeignSnapshot,
+    /// No threads for the graph.
+    #[error("no threads for the graph: {0}")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
     /// A writer panicked half-way. The index answers nothing from then on and must be rebuilt.
     #[error("the index is poisoned by an earlier fault and must be rebuilt")]
     Poisoned,
+}
+
+impl IndexError {
+    /// Whether the machine is at fault and not the template.
+    pub(super) fn is_of_the_machine(&self) -> bool {
+        match self {
+            Self::Memory(_) | Self::Unlocked { .. } | Self::Threads(_) | Self::Poisoned => true,
+            Self::UnsupportedWidth { .. }
+            | Self::KernelUnavailable { .. }
+            | Self::Width { .. }
+            | Self::RecordHeld { .. }
+            | Self::ConsentHeld { .. }
+            | Self::SlotTaken { .. }
+            | Self::Full
+            | Self::ForeignSnapshot => false,
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! What goes into the index and what comes out of it.
 
+use super::planner::Way;
 use crate::consent::ConsentTag;
-use crate::types::{RecordId, Similarity, SlotId, SubjectRef, Timestamp};
+use crate::types::{Embedding, RecordId, Similarity, SlotId, SubjectRef, Timestamp};
 
 /// All that belongs to a template but the embedding itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +17,34 @@ pub struct NewTemplate {
     pub matches_until: Timestamp,
 }
 
+/// What a 1:N search looks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Query<'a> {
+    /// The probe.
+    pub probe: &'a Embedding,
+    /// How many templates are wanted at most.
+    pub k: usize,
+    /// The least cosine that is wanted: the threshold of the operating point. The higher it is,
+    /// the cheaper is the search; at -1 the `k` best are wanted whatever they are.
+    pub floor: Similarity,
+}
+
 /// The answer to a search.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// Templates by falling similarity. A subject with several templates may stand here several
     /// times.
     pub candidates: Vec<Candidate>,
-    /// Templates that the probe was compared with: the N of FPIR.
+    /// Templates among which the search went: the N of FPIR.
     pub searched: usize,
+    /// How it went.
+    pub way: Way,
+}
+
+impl Found {
+    pub(super) fn nothing(way: Way) -> Self {
+        Self { candidates: Vec::new(), searched: 0, way }
+    }
 }
 
 /// A template that resembles the probe. It says nothing of the person: [`Index::confirm`] turns

@@ -1,30 +1,52 @@
 //! Live templates in locked memory, searched under a grant or not at all.
 //!
 //! ```text
-//!            Index ------------- RwLock -------------+
-//!                                                    |
-//!   Grant -> classes ---- rows of each class --+     |
-//!                                              v     |
-//!   Catalogue   slot      0        1        2        3      ...
-//!               generation, record, subject, consent, matches_until
-//!                         |        |        |        |
-//!   Arena       row    [codes]  [codes]  [00..00]  [codes]  ...   mlock, no dump, no fork
-//!                       scale    scale     0        scale
-//!                                          ^ purged: zero, generation + 1
+//!            Index ------------- RwLock ----------------------+
+//!                                                             |
+//!   Grant -> classes ---- groups of each class --+            |
+//!                                                v            |
+//!   Catalogue   group        0             1             2             3
+//!               class     lobby         garage         lobby         none
+//!               live    11111...        0110...       1011...       0000...
+//!               generation, record, subject, consent, expiry of each row
+//!                            |             |             |             |
+//!   Arena       signs    [ 32 rows ]   [ 32 rows ]   [ 32 rows ]   [00000000]   mlock, no dump,
+//!               codes    [ 32 rows ]   [ 32 rows ]   [ 32 rows ]   [00000000]   no fork
+//!                            |             |             |
+//!   Graph       links    row <--------> row <--------> row          both ends, or none
 //! ```
 //!
-//! A search compiles its grant to classes, walks the rows of those classes and compares each with
-//! the probe: exact, recall 1. What comes back are [`Candidate`]s, which name slots; only
-//! [`Index::confirm`] turns one into a [`Match`], after looking at generation, consent and expiry
-//! once more.
+//! # The three ways
+//! A face template's mate is a lone point among strangers, and a greedy walk has nothing to
+//! follow: ordinary HNSW settings miss 5 to 20 % of the enrolled among 50,000 and most of them
+//! among a million. But the mate stands out once it is *looked at*, even through one bit a
+//! coordinate. So there are three ways over one arena, and a [planner](Plan) that lets recall
+//! choose, then cost:
+//!
+//! - the **exact scan** compares the codes of every permitted row (`scan/`);
+//! - the **sketch scan** compares 256 signs of every permitted row, all 512 of the few that are
+//!   near, and the codes of the very few that are left; a bound says what it may miss
+//!   (`scan/cuts.rs`);
+//! - the **graph** is HNSW with mutual links and deletion in place (`graph/`); it serves where it
+//!   was measured to find as many mates at a lower cost (`planner/`).
+//!
+//! # Why no wrong person is returned
+//! 1. A row is in the groups of its own class alone, and a search reads the groups of the granted
+//!    classes alone; the graph walks over all rows and keeps those of granted classes alone.
+//! 2. What comes back are [`Candidate`]s: slots with the generation that they had while the lock
+//!    was held under which they were compared. A slot gets a new generation before it can hold
+//!    another template, under the write side.
+//! 3. Only [`Index::confirm`] turns a candidate into a [`Match`], and it looks at generation,
+//!    class, consent and expiry once more. A slot that was reused has another generation.
 //!
 //! # Invariants
-//! - Searching takes a [`Grant`], and only rows of the granted classes are read: scope is what a
-//!   search is given, not a filter after it.
+//! - Searching takes a [`Grant`]: scope is what a search is given, not a filter after it.
 //! - Once [`Index::withdraw`] has returned, no search that begins and no candidate found before
 //!   leads to the record.
-//! - A search holds the read side of the lock from its first row to its last. Having the write
-//!   side therefore proves that no search holds any slot; zeroising happens there.
+//! - Whoever reads rows or links holds the read side of the lock. Having the write side therefore
+//!   proves that nobody holds any slot; zeroising and unlinking happen there.
+//! - Nothing of a template is anywhere but in the arena, and its links in the graph: what a search
+//!   or an insertion needs besides is zeroised when dropped.
 //! - A panic while writing poisons the lock. Searching, inserting and confirming then fail closed;
 //!   withdrawing and purging still work, because they can only make the index match less.
 //!
@@ -34,15 +56,22 @@
 //! could be waiting for itself.
 
 mod arena;
+mod care;
 mod catalogue;
-mod classes;
 mod error;
 mod found;
+mod gather;
+mod graph;
 mod kernel;
+mod planner;
 mod purge;
 mod quantise;
+mod rotation;
 mod scan;
+mod search;
 mod settings;
+mod snapshot;
+mod state;
 mod status;
 
 #[cfg(test)]
@@ -56,20 +85,26 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use self::arena::Arena;
-use self::catalogue::Catalogue;
-use self::quantise::{Probe, Row};
-use self::scan::{Hit, Scan};
-use crate::consent::Grant;
+use self::gather::Gather;
+use self::kernel::Kernels;
+use self::planner::Planner;
+use self::quantise::Quantiser;
+use self::search::Gathered;
+use self::state::{State, Tools};
 use crate::types::{
-    ConsentId, ControllerId, Embedding, RecordId, Similarity, SlotId, SubjectRef, Timestamp,
+    ConsentId, ControllerId, Embedding, RecordId, SlotId, SubjectRef, Timestamp,
 };
 
+pub use self::care::Care;
 pub use self::error::IndexError;
-pub use self::found::{Candidate, Found, Match, NewTemplate};
-pub use self::kernel::{Dot, Kernel};
+pub use self::found::{Candidate, Found, Match, NewTemplate, Query};
+pub use self::kernel::Kernel;
+pub use self::planner::{GraphOutlook, Plan, PlanSetting, Recall, TARGET_RECALL, Way};
 pub use self::purge::{PendingPurge, Purged};
-pub use self::settings::{IndexSettings, LockMode};
-pub use self::status::{ClassStatus, ControllerStatus, IndexStatus};
+pub use self::rotation::RotationKey;
+pub use self::settings::{GraphSettings, IndexOptions, IndexSettings, LockMode};
+pub use self::snapshot::{ExportedRow, HEAD_BYTES, Restored, RestoredRow, SavedLinks};
+pub use self::status::{ClassStatus, ControllerStatus, GraphStatus, IndexStatus};
 
 /// Widths that an index can hold, dimensions.
 const WIDTHS: RangeInclusive<usize> = 128..=1024;
@@ -78,10 +113,10 @@ const WIDTHS: RangeInclusive<usize> = 128..=1024;
 ///
 /// ```
 /// use assent::consent::{ClassKey, ConsentTag};
-/// use assent::index::{Index, IndexSettings, LockMode, NewTemplate};
+/// use assent::index::{Index, IndexSettings, NewTemplate, RotationKey};
 /// use assent::types::{Embedding, RecordId, Timestamp};
 ///
-/// let index = Index::new(&IndexSettings { width: 128, lock: LockMode::BestEffort, kernel: None })?;
+/// let index = Index::new(IndexSettings::new(128, RotationKey::new(&[7; 32])))?;
 /// let class = ClassKey {
 ///     controller: "harbour-towers".parse()?,
 ///     purpose: "entry".parse()?,
@@ -111,15 +146,11 @@ const WIDTHS: RangeInclusive<usize> = 128..=1024;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Index {
-    width: usize,
-    dot: Dot,
+    quantiser: Arc<Quantiser>,
+    kernels: Kernels,
+    planner: Planner,
+    gather: Gather<Arc<Gathered>, Result<Found, IndexError>>,
     state: Arc<RwLock<State>>,
-}
-
-/// What the lock guards.
-struct State {
-    arena: Arena,
-    catalogue: Catalogue,
 }
 
 impl Index {
@@ -128,18 +159,23 @@ impl Index {
     /// # Errors
     /// A width that cannot be held, a kernel that does not run here, no memory, or no right to
     /// lock it where the settings demand that.
-    pub fn new(settings: &IndexSettings) -> Result<Self, IndexError> {
-        let width = settings.width;
+    pub fn new(settings: IndexSettings) -> Result<Self, IndexError> {
+        let IndexSettings { width, rotation, lock, kernel, plan, graph, canary_every } = settings;
         if !WIDTHS.contains(&width) {
             return Err(IndexError::UnsupportedWidth { width });
         }
-        let dot = match settings.kernel {
+        let kernels = match kernel {
             None => Kernel::best(),
-            Some(kernel) => kernel.dot().ok_or(IndexError::KernelUnavailable { kernel })?,
+            Some(kernel) => kernel.kernels().ok_or(IndexError::KernelUnavailable { kernel })?,
         };
-        let arena = Arena::new(width, settings.lock)?;
-        let state = State { arena, catalogue: Catalogue::default() };
-        Ok(Self { width, dot, state: Arc::new(RwLock::new(state)) })
+        let arena = Arena::new(width, lock)?;
+        Ok(Self {
+            quantiser: Arc::new(Quantiser::new(width, rotation)),
+            kernels,
+            planner: Planner::new(plan, kernels, width, canary_every),
+            gather: Gather::new(kernel::MOST_PROBES),
+            state: Arc::new(RwLock::new(State::new(arena, graph))),
+        })
     }
 
     /// Adds a template; it can be found once this has returned.
@@ -153,57 +189,25 @@ impl Index {
         template: NewTemplate,
         embedding: &Embedding,
     ) -> Result<SlotId, IndexError> {
+        let slot = self.load(template, embedding)?;
+        // Links are made beside searches: they take longer than anybody should wait for a lock.
+        self.read()?.link(self.tools(), slot);
+        Ok(slot)
+    }
+
+    /// Adds a template as [`Index::insert`] does, but leaves its links to [`Index::care`]: until it
+    /// is linked, scans find it. For filling an index at start.
+    ///
+    /// # Errors
+    /// As for [`Index::insert`].
+    pub fn load(
+        &self,
+        template: NewTemplate,
+        embedding: &Embedding,
+    ) -> Result<SlotId, IndexError> {
         self.fits(embedding)?;
-        let row = Row::of(embedding);
+        let row = self.quantiser.row(embedding);
         self.state.write().map_err(|_poisoned| IndexError::Poisoned)?.insert(template, &row)
-    }
-
-    /// 1:N: the `k` templates most similar to `probe` among those of the granted classes that
-    /// match at `now`.
-    ///
-    /// # Errors
-    /// A probe of another width, or a poisoned index.
-    pub fn search(
-        &self,
-        grant: &Grant,
-        probe: &Embedding,
-        k: usize,
-        now: Timestamp,
-    ) -> Result<Found, IndexError> {
-        debug_assert!(rayon::current_thread_index().is_none(), "no search on a rayon worker");
-        self.fits(probe)?;
-        let probe = Probe::of(probe);
-        let state = self.read()?;
-        let granted = state.catalogue.compile(grant);
-        let rows = state.catalogue.rows(&granted);
-        Ok(state.found(&state.scan(self.dot, &probe, k, now), &rows))
-    }
-
-    /// 1:1: every template of `subject` in the granted classes that matches at `now`.
-    ///
-    /// # Errors
-    /// A probe of another width, or a poisoned index. An unknown subject is no error: nothing is
-    /// found.
-    pub fn compare(
-        &self,
-        grant: &Grant,
-        subject: &SubjectRef,
-        probe: &Embedding,
-        now: Timestamp,
-    ) -> Result<Found, IndexError> {
-        self.fits(probe)?;
-        let probe = Probe::of(probe);
-        let state = self.read()?;
-        let rows = state.catalogue.rows_of_subject(grant, subject);
-        Ok(state.found(&state.scan(self.dot, &probe, rows.len(), now), &[&rows]))
-    }
-
-    /// The proof that may leave the process: `candidate` still stands for the template that was
-    /// compared, and its class is granted and its consent live at `now`.
-    #[must_use]
-    pub fn confirm(&self, grant: &Grant, candidate: &Candidate, now: Timestamp) -> Option<Match> {
-        let slot = (candidate.slot(), candidate.similarity());
-        self.read().ok()?.catalogue.confirm(grant, slot, now)
     }
 
     /// Makes a record unmatchable from here on; `None` when it is not held. There is no way back:
@@ -211,11 +215,12 @@ impl Index {
     #[must_use]
     pub fn withdraw(&self, record: RecordId) -> Option<PendingPurge> {
         let slot = self.write_anyway().catalogue.vacate(record)?;
-        Some(PendingPurge::new(Arc::clone(&self.state), record, slot.index))
+        let (state, quantiser) = (Arc::clone(&self.state), Arc::clone(&self.quantiser));
+        Some(PendingPurge::new(state, quantiser, self.kernels, record, slot.index))
     }
 
-    /// Waits until no search holds the slot, zeroises its row, and frees it under the next
-    /// generation.
+    /// Waits until nobody holds the slot, takes it out of the graph, zeroises all that there was
+    /// of it, and frees it under the next generation.
     pub fn purge(&self, pending: PendingPurge) -> Purged {
         pending.carry_out()
     }
@@ -252,7 +257,10 @@ impl Index {
             arena_bytes,
             locked_bytes,
             arena_locked: locked_bytes == arena_bytes,
-            kernel: self.dot.kernel(),
+            catalogue_bytes: state.catalogue.bytes(),
+            graph: state.graph.as_ref().map(|graph| self.graph_status(graph)),
+            kernel: self.kernels.kernel(),
+            recall: Way::ALL.map(|way| (way, self.planner.canary().recall(way))),
         }
     }
 
@@ -283,16 +291,12 @@ impl Index {
         self.read_anyway().catalogue.record_of_consent(controller, consent)
     }
 
-    /// Templates in the granted classes, expired ones that are not yet erased included.
-    #[must_use]
-    pub fn live_templates(&self, grant: &Grant) -> usize {
-        let state = self.read_anyway();
-        let granted = state.catalogue.compile(grant);
-        state.catalogue.rows(&granted).iter().map(|rows| rows.len()).sum()
+    fn tools(&self) -> Tools<'_> {
+        Tools { quantiser: &self.quantiser, kernels: self.kernels }
     }
 
     fn fits(&self, embedding: &Embedding) -> Result<(), IndexError> {
-        let (expected, found) = (self.width, embedding.width());
+        let (expected, found) = (self.quantiser.width(), embedding.width());
         if expected == found { Ok(()) } else { Err(IndexError::Width { expected, found }) }
     }
 
@@ -308,30 +312,5 @@ impl Index {
     /// For withdrawing: it can only make the index match less.
     fn write_anyway(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn insert(&mut self, template: NewTemplate, row: &Row) -> Result<SlotId, IndexError> {
-        let place = self.catalogue.vacancy(&template)?;
-        if place as usize >= self.arena.capacity() {
-            self.arena.grow()?;
-        }
-        let slot = self.catalogue.occupy(place, template)?;
-        self.arena.write(place, row.codes(), row.scale());
-        Ok(slot)
-    }
-
-    fn scan<'a>(&'a self, dot: Dot, probe: &'a Probe, keep: usize, now: Timestamp) -> Scan<'a> {
-        let matches_until = self.catalogue.matches_until();
-        Scan { arena: &self.arena, dot, probe, matches_until, now, keep }
-    }
-
-    fn found(&self, scan: &Scan<'_>, rows: &[&[u32]]) -> Found {
-        let tally = scan.over(rows);
-        let candidate = |hit: &Hit| {
-            Candidate::new(self.catalogue.slot_id(hit.row), Similarity::new(hit.similarity))
-        };
-        Found { candidates: tally.best.iter().map(candidate).collect(), searched: tally.searched }
     }
 }

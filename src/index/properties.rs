@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
-use super::testkit::{Random, class, grant, index, now, template};
+use super::testkit::{PLANS, Random, class, grant, now, planned, template};
+use crate::consent::Grant;
+use crate::types::Similarity;
 use super::*;
 
 const WIDTH: usize = 128;
@@ -20,8 +22,26 @@ enum Step {
     Withdraw { nth: usize },
     Purge,
     Abandon,
-    Search { face: usize, classes: u32, k: usize, days: u32 },
+    Search { face: usize, classes: u32, k: usize, floor: Floor, days: u32 },
     Compare { face: usize, classes: u32 },
+}
+
+/// What a search wants at least. Strangers are below either floor or above both by far.
+#[derive(Debug, Clone, Copy)]
+enum Floor {
+    /// Everybody.
+    Least,
+    /// The same face alone.
+    Mates,
+}
+
+impl Floor {
+    fn cosine(self) -> f32 {
+        match self {
+            Self::Least => -1.0,
+            Self::Mates => 0.7,
+        }
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -32,8 +52,11 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..32_usize).prop_map(|nth| Step::Withdraw { nth }),
         2 => Just(Step::Purge),
         1 => Just(Step::Abandon),
-        4 => (face.clone(), classes.clone(), 0..6_usize, 0..3_u32)
-            .prop_map(|(face, classes, k, days)| Step::Search { face, classes, k, days }),
+        4 => (face.clone(), classes.clone(), 0..6_usize, prop::bool::ANY, 0..3_u32)
+            .prop_map(|(face, classes, k, mates, days)| {
+                let floor = if mates { Floor::Mates } else { Floor::Least };
+                Step::Search { face, classes, k, floor, days }
+            }),
         1 => (face, classes).prop_map(|(face, classes)| Step::Compare { face, classes }),
     ]
 }
@@ -54,10 +77,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
+    fn new(plan: PlanSetting) -> Self {
         let mut random = Random::new(30);
         Self {
-            index: index(WIDTH),
+            index: planned(WIDTH, plan),
             faces: (0..FACES).map(|_| random.embedding(WIDTH)).collect(),
             held: HashMap::new(),
             order: Vec::new(),
@@ -75,10 +98,13 @@ impl Pair {
                 }
             }
             Step::Abandon => drop(self.pending.pop()),
-            Step::Search { face, classes, k, days } => self.search(face, classes, k, days),
+            Step::Search { face, classes, k, floor, days } => {
+                self.search(face, classes, k, floor, days);
+            }
             Step::Compare { face, classes } => self.compare(face, classes),
         }
         assert_eq!(self.index.status().live, self.held.len());
+        self.index.check();
     }
 
     fn insert(&mut self, face: usize, class: u32, days: u32) {
@@ -99,13 +125,16 @@ impl Pair {
         }
     }
 
-    fn search(&self, face: usize, classes: u32, k: usize, days: u32) {
+    fn search(&self, face: usize, classes: u32, k: usize, floor: Floor, days: u32) {
         let (grant, at) = (granted(classes), now().plus_days(days));
-        let probe = &self.faces[face];
-        let found = self.index.search(&grant, probe, k, at).unwrap();
-        let exact = self.exact(probe, at, |held| permits(&grant, held));
+        let (probe, floor) = (&self.faces[face], floor.cosine());
+        let query = Query { probe, k, floor: Similarity::new(floor) };
+        let found = self.index.search(&grant, &query, at).unwrap();
+        let mut exact = self.exact(probe, at, |held| permits(&grant, held));
+        exact.retain(|cosine| *cosine >= floor);
         self.check(&grant, probe, at, &found, &exact[..k.min(exact.len())]);
-        assert_eq!(found.searched, exact.len());
+        let held = self.held.values().filter(|held| permits(&grant, held));
+        assert_eq!(found.searched, held.count());
     }
 
     fn compare(&self, face: usize, classes: u32) {
@@ -162,9 +191,11 @@ proptest! {
 
     #[test]
     fn the_index_agrees_with_a_plain_map(steps in prop::collection::vec(step(), 1..120)) {
-        let mut pair = Pair::new();
-        for step in &steps {
-            pair.take(step);
+        for plan in PLANS {
+            let mut pair = Pair::new(plan);
+            for step in &steps {
+                pair.take(step);
+            }
         }
     }
 }
@@ -184,8 +215,8 @@ struct Crowd {
 }
 
 impl Crowd {
-    fn new() -> Self {
-        let (index, mut random) = (index(WIDTH), Random::new(31));
+    fn new(plan: PlanSetting) -> Self {
+        let (index, mut random) = (planned(WIDTH, plan), Random::new(31));
         let faces: Vec<Embedding> = (0..PEOPLE).map(|_| random.embedding(WIDTH)).collect();
         let enrol = |(n, face)| {
             let new = template(n, n % 2);
@@ -233,8 +264,9 @@ impl Crowd {
     fn best(&self, person: usize) -> Option<Match> {
         let scope = u32::try_from(person % 2).unwrap();
         let grant = grant([scope]);
-        let found = self.index.search(&grant, &self.faces[person], 1, now()).unwrap();
-        let best = found.candidates.first().filter(|c| c.similarity().get() > 0.9)?;
+        let query = Query { probe: &self.faces[person], k: 1, floor: Similarity::new(0.9) };
+        let found = self.index.search(&grant, &query, now()).unwrap();
+        let best = found.candidates.first()?;
         let hit = self.index.confirm(&grant, best, now())?;
         assert_eq!(hit.subject().as_str(), format!("subject-{person}"));
         assert_eq!(hit.tag().class, class(scope));
@@ -244,11 +276,14 @@ impl Crowd {
 
 #[test]
 fn searches_beside_inserts_and_removals_never_name_a_wrong_or_withdrawn_person() {
-    let crowd = Crowd::new();
-    std::thread::scope(|threads| {
-        threads.spawn(|| crowd.change());
-        threads.spawn(|| crowd.visit(33));
-        threads.spawn(|| crowd.visit(34));
-    });
-    assert_eq!(crowd.index.status().live, PEOPLE / 2);
+    for plan in PLANS {
+        let crowd = Crowd::new(plan);
+        std::thread::scope(|threads| {
+            threads.spawn(|| crowd.change());
+            threads.spawn(|| crowd.visit(33));
+            threads.spawn(|| crowd.visit(34));
+        });
+        assert_eq!(crowd.index.status().live, PEOPLE / 2);
+        crowd.index.check();
+    }
 }

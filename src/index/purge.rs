@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! withdraw ---------> PendingPurge ---------> purge ---------> Purged
-//!  out of all maps     still in the arena       row zeroised     goes into the receipt
+//!  out of all maps     still in the arena       unlinked,        goes into the receipt
+//!                      and in the graph         zeroised
 //! ```
 //!
 //! # Invariants
@@ -13,21 +14,31 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::State;
 use super::catalogue::Reuse;
+use super::kernel::Kernels;
+use super::quantise::Quantiser;
+use super::state::{State, Tools};
 use crate::types::RecordId;
 
 /// A record that was withdrawn and whose template is still to be zeroised.
 #[must_use = "dropping this retires the row for good; hand it to `Index::purge`"]
 pub struct PendingPurge {
     state: Arc<RwLock<State>>,
+    quantiser: Arc<Quantiser>,
+    kernels: Kernels,
     record: RecordId,
     row: Option<u32>,
 }
 
 impl PendingPurge {
-    pub(super) fn new(state: Arc<RwLock<State>>, record: RecordId, row: u32) -> Self {
-        Self { state, record, row: Some(row) }
+    pub(super) fn new(
+        state: Arc<RwLock<State>>,
+        quantiser: Arc<Quantiser>,
+        kernels: Kernels,
+        record: RecordId,
+        row: u32,
+    ) -> Self {
+        Self { state, quantiser, kernels, record, row: Some(row) }
     }
 
     /// The record.
@@ -41,14 +52,13 @@ impl PendingPurge {
         Purged { record: self.record }
     }
 
-    /// Searches hold the read side of the lock from compiling the grant to reading the last row,
-    /// so having the write side proves that no search holds the slot. A poisoned lock is entered
-    /// all the same: erasing is right in every state, and nobody reads a poisoned index.
+    /// Whoever reads rows or links holds the read side of the lock, so having the write side
+    /// proves that nobody holds the slot. A poisoned lock is entered all the same: erasing is
+    /// right in every state, and nobody reads a poisoned index.
     fn erase(&mut self, reuse: Reuse) {
         if let Some(row) = self.row.take() {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-            state.arena.zeroise(row);
-            state.catalogue.release(row, reuse);
+            state.erase(Tools { quantiser: &self.quantiser, kernels: self.kernels }, row, reuse);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What the index reports about itself.
 
 use super::kernel::Kernel;
+use super::planner::{Recall, Way};
 use crate::consent::ClassKey;
 use crate::types::ControllerId;
 
 /// The index at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct IndexStatus {
     /// Classes that have live templates.
     pub classes: Vec<ClassStatus>,
@@ -22,8 +23,25 @@ pub struct IndexStatus {
     pub locked_bytes: usize,
     /// Whether all of it is.
     pub arena_locked: bool,
-    /// The distance kernel in use.
+    /// Size of all that is known of the templates besides, bytes.
+    pub catalogue_bytes: usize,
+    /// The graph, where there is one.
+    pub graph: Option<GraphStatus>,
+    /// The kernel in use.
     pub kernel: Kernel,
+    /// What repeated searches have shown of each way.
+    pub recall: [(Way, Recall); 3],
+}
+
+/// The graph.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GraphStatus {
+    /// Live templates that are linked.
+    pub linked: usize,
+    /// Size, bytes.
+    pub bytes: usize,
+    /// The `ef` that meets the recall target; `None` while it is not measured or none does.
+    pub ef: Option<usize>,
 }
 
 /// One class.

@@ -1,8 +1,14 @@
 //! Reproducible random people for the tests of the index.
 
-use super::{Index, IndexSettings, LockMode, NewTemplate};
+use std::time::Duration;
+
+use super::planner::{Rung, Tuning};
+use super::{
+    Found, GraphSettings, Index, IndexError, IndexSettings, NewTemplate, PlanSetting, Query,
+    RotationKey,
+};
 use crate::consent::{ClassKey, ConsentTag, Grant};
-use crate::types::{ConsentId, Embedding, RecordId, Timestamp};
+use crate::types::{ConsentId, Embedding, RecordId, Similarity, Timestamp};
 
 /// The instant at which the tests live.
 pub(super) const NOW_MS: i64 = 1_750_000_000_000;
@@ -12,7 +18,48 @@ pub(super) fn now() -> Timestamp {
 }
 
 pub(super) fn index(width: usize) -> Index {
-    Index::new(&IndexSettings { width, lock: LockMode::BestEffort, kernel: None }).unwrap()
+    Index::new(settings(width)).unwrap()
+}
+
+/// The defaults, under a fixed key.
+pub(super) fn settings(width: usize) -> IndexSettings {
+    IndexSettings::new(width, rotation_key())
+}
+
+/// Every way, and the choice among them.
+pub(super) const PLANS: [PlanSetting; 4] =
+    [PlanSetting::Auto, PlanSetting::Exact, PlanSetting::Sketch, PlanSetting::Graph];
+
+/// An index that goes one way. Its graph has few links, so that lists overflow, and an `ef` that
+/// small galleries do not exceed, so that it misses nobody.
+pub(super) fn planned(width: usize, plan: PlanSetting) -> Index {
+    let graph = GraphSettings { links: 4, effort: 32 };
+    let settings = IndexSettings { plan, graph: Some(graph), canary_every: 7, ..settings(width) };
+    let index = Index::new(settings).unwrap();
+    let rung = Rung { ef: 512, recall: 1.0, cost: Duration::from_micros(1) };
+    index.planner.tuned(Tuning::new(vec![rung], 100));
+    index
+}
+
+impl Index {
+    /// The invariants of all parts.
+    pub(super) fn check(&self) {
+        let state = self.state.read().unwrap();
+        if let Some(graph) = &state.graph {
+            graph.check(|row| state.catalogue.is_used(row)).unwrap();
+        }
+    }
+}
+
+/// The `k` best templates whatever their similarity.
+pub(super) fn search(
+    index: &Index,
+    grant: &Grant,
+    probe: &Embedding,
+    k: usize,
+    at: Timestamp,
+) -> Result<Found, IndexError> {
+    index.search(grant, &Query { probe, k, floor: Similarity::new(-1.0) }, at)
 }
 
 /// Class `n`: three controllers, each with many scopes.
@@ -89,4 +136,14 @@ impl Random {
     fn coordinate(&mut self) -> f32 {
         self.next().to_le_bytes().chunks(2).map(|b| f32::from(b[0]) - 127.5).sum()
     }
+}
+
+/// A quantiser under a fixed key.
+pub(super) fn quantiser(width: usize) -> super::quantise::Quantiser {
+    super::quantise::Quantiser::new(width, rotation_key())
+}
+
+/// A fixed key.
+pub(super) fn rotation_key() -> RotationKey {
+    RotationKey::new(&[7; 32])
 }

@@ -7,6 +7,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::Engine;
+use crate::index::Care;
 use crate::service::{Phase, Serving, Shared};
 use crate::telemetry::{self, Gauge};
 use crate::types::Timestamp;
@@ -14,6 +15,9 @@ use crate::types::Timestamp;
 /// How often. Expired templates do not match from the instant of their expiry; this is how long
 /// they may still be held.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often an idle graph is looked after.
+const CARE_PERIOD: Duration = Duration::from_secs(30);
 
 /// Runs until `stop`.
 pub(super) async fn run(
@@ -35,6 +39,30 @@ pub(super) async fn run(
             tracing::error!("a fault leaves the service in doubt: it stops answering");
             shared.enter(Phase::Failed);
             serving.report(false).await;
+        }
+    }
+}
+
+/// Completes and measures the index's graph, until `stop`. One step is a few seconds at most.
+pub(super) async fn care(engine: Arc<Engine>, stop: CancellationToken) {
+    let mut pause = Duration::ZERO;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = Duration::ZERO;
+        match engine.care_for_index().await {
+            Ok(Care::Idle) => pause = CARE_PERIOD,
+            Ok(Care::Linked { linked, of }) => tracing::info!(linked, of, "graph grows"),
+            Ok(Care::Measured) => {
+                let ef = engine.status().index.graph.and_then(|graph| graph.ef);
+                tracing::info!(ef, "graph measured; none means that it finds too few and scans serve");
+            }
+            Err(fault) => {
+                tracing::error!(%fault, "the index's graph could not be cared for");
+                pause = CARE_PERIOD;
+            }
         }
     }
 }
@@ -65,11 +93,17 @@ fn publish(engine: &Engine, shared: &Shared) {
         (Gauge::Subjects, status.index.subjects as f64),
         (Gauge::ArenaBytes, status.index.arena_bytes as f64),
         (Gauge::ArenaLockedBytes, status.index.locked_bytes as f64),
+        (Gauge::CatalogueBytes, status.index.catalogue_bytes as f64),
+        (Gauge::GraphBytes, status.index.graph.map_or(0, |graph| graph.bytes) as f64),
+        (Gauge::GraphTemplates, status.index.graph.map_or(0, |graph| graph.linked) as f64),
         (Gauge::Revision, status.revision.0 as f64),
         (Gauge::Quarantined, status.quarantined.len() as f64),
         (Gauge::Serving, f64::from(u8::from(serving))),
     ] {
         telemetry::gauge(gauge, value);
+    }
+    for (way, recall) in status.index.recall {
+        telemetry::recall(way.name(), recall.found, recall.missed, recall.share());
     }
     telemetry::dropped(counters.dropped_late, counters.dropped_cancelled);
 }

@@ -26,7 +26,7 @@ pub use logging::init_logging;
 use crate::config::{Security, Settings};
 use crate::crypto::{RootKey, RootKeyError};
 use crate::engine::{Engine, EngineParts, OpenError};
-use crate::index::{Index, IndexError, IndexSettings};
+use crate::index::{Index, IndexError, RotationKey};
 use crate::pipeline::{Pipeline, StartError};
 use crate::service::{Listener, Phase, ServiceError, Serving, Shared};
 use crate::store::{Embedded, EmbeddedError, Store, StoreError};
@@ -84,6 +84,7 @@ pub struct Running {
     serving: Arc<Serving>,
     stop: CancellationToken,
     housekeeping: JoinHandle<()>,
+    index_care: JoinHandle<()>,
 }
 
 /// Binds, opens and begins to serve; returns when health says SERVING.
@@ -125,16 +126,18 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
         Arc::clone(&serving),
         stop.clone(),
     ));
-    Ok(Running { address, engine, shared, serving, stop, housekeeping })
+    let index_care = tokio::spawn(housekeeping::care(Arc::clone(&engine), stop.clone()));
+    Ok(Running { address, engine, shared, serving, stop, housekeeping, index_care })
 }
 
 /// Everything behind the port.
 async fn open(root: RootKey, settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, pipeline, lock, limits, .. } = settings;
+    let Settings { profile, data_dir, pipeline, index, limits, .. } = settings;
+    let rotation = RotationKey::new(&root.rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     let backend = Arc::new(Embedded::open(&data_dir)?);
     let store = Store::open(backend, root, pipeline.contract()).await?;
-    let index = Index::new(&IndexSettings { width: pipeline.width(), lock, kernel: None })?;
+    let index = Index::new(index.settings(pipeline.width(), rotation))?;
     Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline }).await?)
 }
 
@@ -184,8 +187,10 @@ impl Running {
     pub async fn stop(self) {
         self.shared.enter(Phase::Draining);
         self.stop.cancel();
-        if let Err(fault) = self.housekeeping.await {
-            tracing::error!(%fault, "housekeeping failed");
+        for task in [self.housekeeping, self.index_care] {
+            if let Err(fault) = task.await {
+                tracing::error!(%fault, "housekeeping failed");
+            }
         }
         stop_serving(self.serving).await;
         self.engine.drain().await;

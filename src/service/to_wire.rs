@@ -9,7 +9,7 @@ use crate::consent::{
     Notice, SubjectClass,
 };
 use crate::engine::{
-    Decision, EngineStatus, Enrolled, Held, Receipt, RevocationReceipt, Timings, Verdict,
+    Decision, EngineStatus, Enrolled, GatePlan, Held, Receipt, RevocationReceipt, Timings, Verdict,
 };
 use crate::types::{Quality, QualityReason, Timestamp};
 
@@ -259,6 +259,7 @@ impl From<Notice> for proto::Notice {
 
 pub(super) fn status(
     status: &EngineStatus,
+    plans: &[GatePlan],
     phase: Phase,
     profile: String,
 ) -> proto::StatusResponse {
@@ -267,6 +268,18 @@ pub(super) fn status(
         purpose: class.class.purpose.to_string(),
         scope: class.class.scope.to_string(),
         templates: class.live as u64,
+    });
+    let gate_plans = plans.iter().map(|GatePlan { gate, plan }| proto::GatePlan {
+        gate_id: gate.to_string(),
+        plan: plan.way.name().to_owned(),
+        templates: plan.templates as u64,
+        reason: plan.to_string(),
+    });
+    let repeated = status.index.recall.iter().filter(|(_, recall)| recall.share().is_some());
+    let recall = repeated.map(|(way, recall)| proto::PlanRecall {
+        plan: way.name().to_owned(),
+        found: recall.found,
+        missed: recall.missed,
     });
     proto::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -283,5 +296,10 @@ pub(super) fn status(
         arena_bytes: status.index.arena_bytes as u64,
         arena_locked: status.index.arena_locked,
         quarantined_records: status.quarantined.iter().map(ToString::to_string).collect(),
+        gate_plans: gate_plans.collect(),
+        recall: recall.collect(),
+        catalogue_bytes: status.index.catalogue_bytes as u64,
+        graph_bytes: status.index.graph.map_or(0, |graph| graph.bytes) as u64,
+        graph_templates: status.index.graph.map_or(0, |graph| graph.linked) as u64,
     }
 }

@@ -46,6 +46,12 @@ metrics_table! {
     TEMPLATES Gauge Count "assent_templates" "Live templates.";
     SUBJECTS Gauge Count "assent_subjects" "Distinct subjects.";
     ARENA_BYTES Gauge Bytes "assent_arena_bytes" "Bytes of the template arena.";
+    CATALOGUE_BYTES Gauge Bytes "assent_catalogue_bytes" "Bytes that the index holds besides templates and graph.";
+    GRAPH_BYTES Gauge Bytes "assent_graph_bytes" "Bytes of the index's graph.";
+    GRAPH_TEMPLATES Gauge Count "assent_graph_templates" "Live templates that are linked into the graph.";
+    SEARCHES Counter Count "assent_searches_total" "1:N searches by the way that served them.";
+    INDEX_RECALL Gauge Count "assent_index_recall" "Share of mates that a way had found, by answers repeated exactly.";
+    INDEX_REPEATED Gauge Count "assent_index_repeated_mates" "Mates seen by repeating answers exactly, by way and whether the way had found them.";
     ARENA_LOCKED_BYTES Gauge Bytes "assent_arena_locked_bytes" "Bytes of the arena locked in memory.";
     REVISION Gauge Count "assent_revision" "Newest revision of the store.";
     QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
@@ -67,6 +73,12 @@ pub enum Gauge {
     ArenaBytes,
     /// Locked bytes of the arena.
     ArenaLockedBytes,
+    /// Bytes of the index besides templates and graph.
+    CatalogueBytes,
+    /// Bytes of the graph.
+    GraphBytes,
+    /// Templates in the graph.
+    GraphTemplates,
     /// Newest revision.
     Revision,
     /// Quarantined records.
@@ -84,6 +96,9 @@ impl Gauge {
             Self::Subjects => SUBJECTS,
             Self::ArenaBytes => ARENA_BYTES,
             Self::ArenaLockedBytes => ARENA_LOCKED_BYTES,
+            Self::CatalogueBytes => CATALOGUE_BYTES,
+            Self::GraphBytes => GRAPH_BYTES,
+            Self::GraphTemplates => GRAPH_TEMPLATES,
             Self::Revision => REVISION,
             Self::Quarantined => QUARANTINED,
             Self::Serving => SERVING,

@@ -52,6 +52,23 @@ pub fn gauge(gauge: Gauge, value: f64) {
     metrics::gauge!(gauge.metric().name).set(value);
 }
 
+/// Counts one 1:N search by the way that served it, a name of a closed set.
+pub fn searched(way: &'static str) {
+    metrics::counter!(metric::SEARCHES.name, "plan" => way).increment(1);
+}
+
+/// Sets what answers repeated exactly have shown of a way; a share of nothing is left out.
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
+pub fn recall(way: &'static str, found: u64, missed: u64, share: Option<f64>) {
+    for (outcome, mates) in [("found", found), ("missed", missed)] {
+        metrics::gauge!(metric::INDEX_REPEATED.name, "plan" => way, "outcome" => outcome)
+            .set(mates as f64);
+    }
+    if let Some(share) = share {
+        metrics::gauge!(metric::INDEX_RECALL.name, "plan" => way).set(share);
+    }
+}
+
 /// Marks the execution provider and scan kernel in use with 1.
 pub fn in_use(provider: &'static str, kernel: &'static str) {
     metrics::gauge!(metric::PROVIDER.name, "provider" => provider).set(1.0);

@@ -44,6 +44,11 @@ impl Pages {
     /// The first call that the kernel refused, for want of `RLIMIT_MEMLOCK` as a rule.
     pub(super) fn protect(&mut self) -> io::Result<()> {
         let start = self.start.as_ptr().cast();
+        // Scans run through many megabytes: large pages spare them most of the address translation.
+        // Not having them is no fault.
+        // SAFETY: the range is our own mapping, and the advice changes how it is backed, not what
+        // it holds.
+        let _ordinary_pages = unsafe { madvise(start, self.len, Advice::LinuxHugepage) };
         for advice in [Advice::LinuxDontDump, Advice::LinuxDontFork] {
             // SAFETY: the range is our own mapping, and neither advice touches its contents in
             // this process. A forked child loses the range, but the service never forks without

@@ -1,42 +1,48 @@
-//! Detection of instructions at run time, and the one place where a kernel is called.
+//! Detection of instructions at run time, and the one place where kernels are called.
 
-#![expect(unsafe_code, reason = "a function compiled for detected instructions is called here")]
+#![expect(unsafe_code, reason = "functions compiled for detected instructions are called here")]
 
-use super::Kernel;
 #[cfg(target_arch = "aarch64")]
 use super::neon;
-use super::portable;
+use super::sketch::{Run, SKETCH_BITS, SKETCH_BYTES, Sifted, SketchProbe};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
+use super::{GROUP_SKETCH_BYTES, Kernel, MOST_PROBES, portable, prefetch};
 use crate::index::arena::ROW_ALIGN;
 
-/// `sum(row_i * probe_i)` over slices of one length, a multiple of [`ROW_ALIGN`].
+/// The functions of one kernel.
 ///
 /// # Safety
-/// The processor must have the instructions that the function was compiled for.
-type DotFn = unsafe fn(&[u8], &[i8]) -> i32;
-
-/// A kernel that this processor was seen to run: the proof is having one.
+/// The processor must have the instructions that they were compiled for.
 #[derive(Debug, Clone, Copy)]
-pub struct Dot {
-    kernel: Kernel,
-    function: DotFn,
+struct Functions {
+    dot: unsafe fn(&[u8], &[i8]) -> i32,
+    dots: unsafe fn(&[u8], usize, &[&[i8]], &mut [i32]),
+    sift: unsafe fn(Run<'_>, &[SketchProbe], &mut Vec<Sifted>),
+    lean: unsafe fn(&[u8; SKETCH_BYTES], &[i8; SKETCH_BITS]) -> i32,
 }
 
-impl Dot {
+/// The kernels of a set of instructions that this processor was seen to have: the proof is having
+/// one.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::index) struct Kernels {
+    kernel: Kernel,
+    functions: Functions,
+}
+
+impl Kernels {
     /// Looks for the kernel's instructions.
     pub(super) fn detect(kernel: Kernel) -> Option<Self> {
-        detected(kernel).map(|function| Self { kernel, function })
+        detected(kernel).map(|functions| Self { kernel, functions })
     }
 
     /// The kernel that runs everywhere.
     pub(super) fn portable() -> Self {
-        Self { kernel: Kernel::Portable, function: portable::dot }
+        Self { kernel: Kernel::Portable, functions: PORTABLE }
     }
 
     /// Which kernel this is.
-    #[must_use]
-    pub fn kernel(self) -> Kernel {
+    pub(in crate::index) fn kernel(self) -> Kernel {
         self.kernel
     }
 
@@ -44,30 +50,105 @@ impl Dot {
     ///
     /// # Panics
     /// Slices of different lengths, or of a length that is no multiple of 64.
-    #[must_use]
     #[inline]
-    pub fn apply(self, row: &[u8], probe: &[i8]) -> i32 {
+    pub(in crate::index) fn dot(self, row: &[u8], probe: &[i8]) -> i32 {
         assert!(row.len() == probe.len() && row.len().is_multiple_of(ROW_ALIGN));
-        // SAFETY: `function` is private and comes from `detected`, which hands out a function only
-        // after seeing its instructions on this processor, or is the portable one, which needs
+        // SAFETY: `functions` is private and comes from `detected`, which hands them out only
+        // after seeing their instructions on this processor, or is the portable set, which needs
         // none. Processors do not lose instructions while a program runs.
-        unsafe { (self.function)(row, probe) }
+        unsafe { (self.functions.dot)(row, probe) }
+    }
+
+    /// The dot products of every row of `rows`, each `stride` long, with every probe: those of a
+    /// probe together, in the order of the rows.
+    ///
+    /// # Panics
+    /// Rows or probes of another length than `stride`, a stride that is no multiple of 64, or an
+    /// `out` that is not as long as there are products.
+    #[inline]
+    pub(in crate::index) fn dots(
+        self,
+        rows: &[u8],
+        stride: usize,
+        probes: &[&[i8]],
+        out: &mut [i32],
+    ) {
+        assert!(stride > 0 && stride.is_multiple_of(ROW_ALIGN));
+        assert!(rows.len().is_multiple_of(stride));
+        assert!(probes.iter().all(|probe| probe.len() == stride));
+        assert_eq!(out.len(), rows.len() / stride * probes.len());
+        // SAFETY: as in `dot`.
+        unsafe { (self.functions.dots)(rows, stride, probes, out) }
+    }
+
+    /// Pushes every live row whose signs are within both cuts of a probe. Columns are a group
+    /// each.
+    ///
+    /// # Panics
+    /// Columns of different lengths, or more than [`MOST_PROBES`] probes.
+    #[inline]
+    pub(in crate::index) fn sift(
+        self,
+        fronts: &[[u8; GROUP_SKETCH_BYTES]],
+        backs: &[[u8; GROUP_SKETCH_BYTES]],
+        live: &[u32],
+        probes: &[SketchProbe],
+        sifted: &mut Vec<Sifted>,
+    ) {
+        assert!(fronts.len() == backs.len() && fronts.len() == live.len());
+        assert!(probes.len() <= MOST_PROBES);
+        // SAFETY: as in `dot`.
+        unsafe { (self.functions.sift)(Run { fronts, backs, live }, probes, sifted) }
+    }
+
+    /// The sum of the codes whose bit is 1 less the sum of the others.
+    #[inline]
+    pub(in crate::index) fn lean(
+        self,
+        bits: &[u8; SKETCH_BYTES],
+        codes: &[i8; SKETCH_BITS],
+    ) -> i32 {
+        // SAFETY: as in `dot`.
+        unsafe { (self.functions.lean)(bits, codes) }
+    }
+
+    /// Asks memory for a row that will be compared soon.
+    #[inline]
+    pub(in crate::index) fn prefetch(self, row: &[u8]) {
+        prefetch::prefetch(row);
     }
 }
 
-fn detected(kernel: Kernel) -> Option<DotFn> {
+const PORTABLE: Functions = Functions {
+    dot: portable::dot,
+    dots: portable::dots,
+    sift: portable::sift,
+    lean: portable::lean,
+};
+
+fn detected(kernel: Kernel) -> Option<Functions> {
     match kernel {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512Vnni
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") =>
-        {
-            Some(avx512::dot)
-        }
+        Kernel::Avx512Vnni if avx512::is_here() => Some(Functions {
+            dot: avx512::dot,
+            dots: avx512::dots,
+            sift: avx512::sift,
+            lean: avx512::lean,
+        }),
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx2 if is_x86_feature_detected!("avx2") => Some(avx2::dot),
+        Kernel::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") => {
+            Some(Functions {
+                dot: avx2::dot,
+                dots: avx2::dots,
+                sift: avx2::sift,
+                lean: avx2::lean,
+            })
+        }
         #[cfg(target_arch = "aarch64")]
-        Kernel::Neon if std::arch::is_aarch64_feature_detected!("neon") => Some(neon::dot),
-        Kernel::Portable => Some(portable::dot),
+        Kernel::Neon if std::arch::is_aarch64_feature_detected!("neon") => {
+            Some(Functions { dot: neon::dot, dots: neon::dots, ..PORTABLE })
+        }
+        Kernel::Portable => Some(PORTABLE),
         Kernel::Avx512Vnni | Kernel::Avx2 | Kernel::Neon => None,
     }
 }

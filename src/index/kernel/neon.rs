@@ -7,6 +7,8 @@ use std::arch::aarch64::{
     vmlal_s16, vmovl_s8, vmovl_u8, vreinterpretq_s16_u16,
 };
 
+use super::portable;
+
 /// Bytes that fill a register once widened.
 const LANES: usize = 8;
 
@@ -20,6 +22,12 @@ pub(super) fn dot(row: &[u8], probe: &[i8]) -> i32 {
         high = vmlal_high_s16(high, row, probe);
     }
     vaddvq_s32(vaddq_s32(low, high))
+}
+
+/// Every row by every probe, all of one probe together.
+#[target_feature(enable = "neon")]
+pub(super) fn dots(rows: &[u8], stride: usize, probes: &[&[i8]], out: &mut [i32]) {
+    portable::dots_by(|row, probe| dot(row, probe), rows, stride, probes, out);
 }
 
 /// 0..=255 keeps its value when the 16-bit lane is read as signed.

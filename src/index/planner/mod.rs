@@ -1,0 +1,287 @@
+//! Which way a search goes: recall first, then cost.
+//!
+//! ```text
+//!   rows of the granted classes, exactly ---+
+//!   floor of the search --- cuts -----------+--> exact or sketch, whichever costs less
+//!   costs measured at start ----------------+        |
+//!                                                    v
+//!   graph: least ef whose measured recall      graph, if that costs less still
+//!   meets the target, and what it costs ---------->
+//! ```
+//!
+//! Exact and sketch scans keep every promise about recall by themselves. The graph has to earn
+//! its place: it serves only with an `ef` at which it was seen to find the target's share of
+//! mates in this very gallery ([`Tuning`]), and a share of what it answers is repeated by exact
+//! scan ([`Canary`]); where that shows misses, `ef` is raised, and with no `ef` left the scans
+//! take over again.
+//!
+//! # Invariants
+//! - A plan is a choice among ways that meet the recall target. A setting can force a way; only
+//!   then may the target be missed, and the plan says so.
+
+mod canary;
+mod costs;
+mod tuning;
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::kernel::Kernels;
+use super::scan::{Cut, Cuts};
+
+pub(super) use self::canary::Canary;
+pub use self::canary::Recall;
+use self::costs::Costs;
+pub(super) use self::tuning::{Rung, Tuning};
+
+/// Share of mates at or above the floor that a way must find.
+pub const TARGET_RECALL: f64 = 0.999;
+
+/// A way to search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// Every row by its codes.
+    Exact,
+    /// Every row by its sketch, the likely ones by their codes.
+    Sketch,
+    /// From neighbour to neighbour.
+    Graph,
+}
+
+impl Way {
+    /// All ways.
+    pub const ALL: [Self; 3] = [Self::Exact, Self::Sketch, Self::Graph];
+
+    /// The way's name, as in settings, metrics and reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Sketch => "sketch",
+            Self::Graph => "graph",
+        }
+    }
+}
+
+/// What an operator says about ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlanSetting {
+    /// The cheapest that meets the recall target.
+    #[default]
+    Auto,
+    /// Always the exact scan.
+    Exact,
+    /// Always the sketch scan.
+    Sketch,
+    /// Always the graph, as far as it is built.
+    Graph,
+}
+
+impl PlanSetting {
+    fn forced(self) -> Option<Way> {
+        match self {
+            Self::Auto => None,
+            Self::Exact => Some(Way::Exact),
+            Self::Sketch => Some(Way::Sketch),
+            Self::Graph => Some(Way::Graph),
+        }
+    }
+}
+
+/// What is known of one search before it runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outlook {
+    /// Rows of the granted classes.
+    pub(super) rows: usize,
+    /// All live rows.
+    pub(super) of: usize,
+    /// The search's least cosine.
+    pub(super) floor: f32,
+}
+
+/// A way with what it needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Route {
+    /// The exact scan.
+    Exact,
+    /// The sketch scan under these cuts.
+    Sketch(Cut),
+    /// The graph with this `ef`.
+    Graph {
+        /// Candidates that the walk keeps.
+        ef: usize,
+    },
+}
+
+/// Chooses ways.
+pub(super) struct Planner {
+    setting: PlanSetting,
+    costs: Costs,
+    cuts: Cuts,
+    /// What the graph can do in this gallery; `None` until it is complete and measured.
+    graph: RwLock<Option<Arc<Tuning>>>,
+    canary: Canary,
+}
+
+impl Planner {
+    /// Measures what the scans cost here.
+    pub(super) fn new(setting: PlanSetting, kernels: Kernels, width: usize, every: u64) -> Self {
+        Self {
+            setting,
+            costs: Costs::measure(kernels, width),
+            cuts: Cuts::new(width),
+            graph: RwLock::new(None),
+            canary: Canary::new(every),
+        }
+    }
+
+    /// Takes up what the graph was seen to do, or forgets it.
+    pub(super) fn tuned(&self, tuning: Option<Tuning>) {
+        *self.graph.write().unwrap_or_else(PoisonError::into_inner) = tuning.map(Arc::new);
+    }
+
+    /// What the graph was seen to do.
+    pub(super) fn tuning(&self) -> Option<Arc<Tuning>> {
+        self.graph.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A way was caught missing more than the target allows. The graph goes on with a larger `ef`,
+    /// or rests when there is none.
+    pub(super) fn distrust(&self, route: Route) {
+        if let (Route::Graph { ef }, Some(tuning)) = (route, self.tuning()) {
+            tuning.rule_out(ef);
+            self.canary.restart(Way::Graph);
+        }
+    }
+
+    /// The watch over recall.
+    pub(super) fn canary(&self) -> &Canary {
+        &self.canary
+    }
+
+    /// The cuts of a floor.
+    pub(super) fn cut(&self, floor: f32) -> Cut {
+        self.cuts.at(floor)
+    }
+
+    /// The way of one search, and what it should take.
+    pub(super) fn route(&self, outlook: Outlook) -> (Route, Duration) {
+        let cut = self.cuts.at(outlook.floor);
+        let scans = [
+            (Route::Exact, self.costs.exact(outlook.rows)),
+            (Route::Sketch(cut), self.costs.sketch(outlook.rows, cut)),
+        ];
+        let graph = self.tuning().and_then(|tuning| self.graph_route(&tuning, outlook));
+        let all = scans.into_iter().chain(graph);
+        let wanted = |route: &(Route, Duration)| match self.setting.forced() {
+            Some(way) => way == route.0.way(),
+            None => true,
+        };
+        let cheapest = all.clone().filter(wanted).min_by_key(|(_, cost)| *cost);
+        // Forced onto a graph that is not built yet: the scans serve until it is.
+        let cheapest = cheapest.or_else(|| all.min_by_key(|(_, cost)| *cost));
+        cheapest.unwrap_or((Route::Exact, Duration::ZERO))
+    }
+
+    /// The choice in words.
+    pub(super) fn explain(&self, outlook: Outlook) -> Plan {
+        let (route, cost) = self.route(outlook);
+        let cut = self.cuts.at(outlook.floor);
+        Plan {
+            way: route.way(),
+            templates: outlook.rows,
+            floor: outlook.floor,
+            cost,
+            exact: self.costs.exact(outlook.rows),
+            sketch: self.costs.sketch(outlook.rows, cut),
+            graph: match self.tuning() {
+                None => GraphOutlook::Absent,
+                Some(tuning) => match self.graph_route(&tuning, outlook) {
+                    Some((Route::Graph { ef }, cost)) => GraphOutlook::Able { ef, cost },
+                    _ => GraphOutlook::BelowTarget { best: tuning.best_recall() },
+                },
+            },
+            forced: self.setting.forced().is_some_and(|way| way == route.way()),
+        }
+    }
+
+    /// The graph with the least `ef` that meets the target, or with the largest where it is forced.
+    fn graph_route(&self, tuning: &Tuning, outlook: Outlook) -> Option<(Route, Duration)> {
+        let forced = self.setting == PlanSetting::Graph;
+        let rung = if forced { Some(tuning.serving_or_best()) } else { tuning.serving() }?;
+        let cost = rung.cost_for(outlook.rows, outlook.of);
+        Some((Route::Graph { ef: rung.ef }, cost))
+    }
+}
+
+impl Route {
+    /// Its way.
+    pub(super) fn way(self) -> Way {
+        match self {
+            Self::Exact => Way::Exact,
+            Self::Sketch(_) => Way::Sketch,
+            Self::Graph { .. } => Way::Graph,
+        }
+    }
+}
+
+/// Which way serves a scope, and why.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Plan {
+    /// The way.
+    pub way: Way,
+    /// Live templates of the scope.
+    pub templates: usize,
+    /// The least cosine that counts there.
+    pub floor: f32,
+    /// What a lone search should take.
+    pub cost: Duration,
+    /// What an exact scan should take.
+    pub exact: Duration,
+    /// What a sketch scan should take.
+    pub sketch: Duration,
+    /// What the graph has to offer.
+    pub graph: GraphOutlook,
+    /// Whether the settings left no choice.
+    pub forced: bool,
+}
+
+/// What the graph has to offer to a plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum GraphOutlook {
+    /// It is switched off, or not complete yet.
+    Absent,
+    /// No `ef` meets the target; this is the best recall seen.
+    BelowTarget {
+        /// Share of mates found.
+        best: f64,
+    },
+    /// It meets the target.
+    Able {
+        /// Candidates that the walk keeps.
+        ef: usize,
+        /// What a search should take.
+        cost: Duration,
+    },
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = self.way.name();
+        let why = if self.forced { "as set" } else { "the cheapest that finds everybody" };
+        write!(f, "{way}, {why}: {} templates at cosine {:.3} or more, ", self.templates, self.floor)?;
+        write!(f, "exact {:.0?}, sketch {:.0?}, ", self.exact, self.sketch)?;
+        match self.graph {
+            GraphOutlook::Absent => write!(f, "no graph"),
+            GraphOutlook::BelowTarget { best } => {
+                write!(f, "the graph finds {best:.4} of mates at best, {TARGET_RECALL} are wanted")
+            }
+            GraphOutlook::Able { ef, cost } => write!(f, "graph {cost:.0?} at ef {ef}"),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The two ways that look at every permitted row: the exact scan and the sketch scan.
+//!
+//! ```text
+//!            groups of the granted classes, cut into pieces of 8,192 rows
+//!                  |                                   |
+//!   exact:   codes . probes                sketch:  front signs, 256   few rows in 100 pass
+//!                  |                                all signs, 512     few rows in 1,000 pass
+//!                  |                                signs . probe      few rows in 100,000 pass
+//!                  |                                codes . probe
+//!                  +------------ >= floor -------------+
+//!                                  |
+//!                       best k of each probe
+//! ```
+//!
+//! Up to [`MOST_PROBES`] probes go through a piece together, so that a row is fetched from memory once
+//! for all of them.
+//!
+//! # Invariants
+//! - Only groups of granted classes are read; permission is decided before, never by a filter
+//!   after.
+//! - The exact scan misses nothing. The sketch scan misses a row at or above the floor with a
+//!   probability of at most [`MISS_PROBABILITY`], see `cuts.rs`. What either returns has been
+//!   compared by its codes.
+//! - The result does not depend on how groups are cut into pieces or which probes go together.
+
+mod cuts;
+mod tally;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+use super::arena::{Arena, Run};
+use super::catalogue::{Catalogue, ClassSet, GROUP_ROWS, rows_of};
+use super::kernel::{Kernels, MOST_PROBES, SKETCH_BYTES, Sifted, SketchProbe};
+use super::quantise::{BareProbe, Probe};
+use crate::types::Timestamp;
+
+pub(super) use self::cuts::{Cut, Cuts};
+pub(super) use self::tally::{Hit, Tally};
+
+/// Groups of one piece: 8,192 rows.
+const PIECE_GROUPS: u32 = 256;
+/// Rows of a group.
+const GROUP: usize = GROUP_ROWS as usize;
+/// Pieces that a repeated search compares in one hold of the lock: about a millisecond.
+const SPELL_PIECES: usize = 8;
+
+/// One search, compiled.
+pub(super) struct Search {
+    /// What is looked for.
+    pub(super) probe: Probe,
+    /// Where.
+    pub(super) classes: ClassSet,
+    /// How many rows are wanted.
+    pub(super) keep: usize,
+    /// The least cosine that is wanted.
+    pub(super) floor: f32,
+    /// The instant at which rows have to be live.
+    pub(super) now: Timestamp,
+}
+
+/// What is searched.
+#[derive(Clone, Copy)]
+pub(super) struct Gallery<'a> {
+    /// The rows.
+    pub(super) arena: &'a Arena,
+    /// Who is where.
+    pub(super) catalogue: &'a Catalogue,
+    /// How rows are compared.
+    pub(super) kernels: Kernels,
+}
+
+/// How many cores a scan may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// The caller's.
+    Caller,
+    /// All of the pool's.
+    Pool,
+}
+
+impl Gallery<'_> {
+    /// Compares every permitted row by its codes: the best of each search, in their order.
+    pub(super) fn exact(&self, searches: &[&Search], spread: Spread) -> Vec<Vec<Hit>> {
+        self.over(searches, &self.pieces(searches), spread, |part, groups, scratch| {
+            for run in self.arena.runs(groups) {
+                self.exact_run(searches, part, run, scratch);
+            }
+        })
+    }
+
+    /// Sifts permitted rows by their sketches and compares those that are left by their codes.
+    /// `cuts` are those of the searches' floors.
+    pub(super) fn sketch(&self, searches: &[&Search], cuts: &[Cut], spread: Spread) -> Vec<Vec<Hit>> {
+        let probes = Zeroizing::new(Vec::from_iter(
+            searches.iter().zip(cuts).map(|(search, cut)| sketch_probe(&search.probe, *cut)),
+        ));
+        self.over(searches, &self.pieces(searches), spread, |part, groups, scratch| {
+            let members = Zeroizing::new(Vec::from_iter(part.members().map(|n| probes[n])));
+            for run in self.arena.runs(groups) {
+                let first = run.row as usize / GROUP;
+                let live = &self.catalogue.live_masks()[first..][..run.fronts.len()];
+                self.kernels.sift(run.fronts, run.backs, live, &members, &mut scratch.sifted);
+                self.rerank(searches, cuts, part, run, scratch);
+            }
+        })
+    }
+
+    /// Compares the permitted rows of one spell of a search that is done in many; `None` after
+    /// the last.
+    pub(super) fn exact_spell(&self, search: &Search, spell: usize) -> Option<Vec<Hit>> {
+        let pieces = self.pieces(&[search]);
+        let pieces = pieces.chunks(SPELL_PIECES).nth(spell)?;
+        self.over(&[search], pieces, Spread::Caller, |part, groups, scratch| {
+            for run in self.arena.runs(groups) {
+                self.exact_run(&[search], part, run, scratch);
+            }
+        })
+        .pop()
+    }
+
+    /// The cosine of one row.
+    #[inline]
+    pub(super) fn score(&self, probe: &BareProbe, row: u32) -> f32 {
+        let (codes, scale) = self.arena.row(row);
+        probe.score(self.kernels.dot(codes, probe.codes()), scale)
+    }
+
+    /// The cosines of rows that lie anywhere, all asked of memory at once.
+    pub(super) fn scores(&self, probe: &BareProbe, rows: &[u32], found: &mut [f32]) {
+        scores(self.arena, self.kernels, probe, rows, found);
+    }
+
+    fn exact_run(&self, searches: &[&Search], part: Part, run: Run<'_>, scratch: &mut Scratch) {
+        let stride = self.arena.stride();
+        let members = Vec::from_iter(part.members());
+        let probes =
+            Vec::from_iter(members.iter().map(|member| searches[*member].probe.bare().codes()));
+        scratch.dots.resize(members.len() * GROUP, 0);
+        let first = run.row as usize / GROUP;
+        let live = &self.catalogue.live_masks()[first..];
+        let groups = run.codes.chunks_exact(GROUP * stride).zip(live).enumerate();
+        for (group, (codes, live)) in groups.filter(|(_, (_, live))| **live != 0) {
+            self.kernels.dots(codes, stride, &probes, &mut scratch.dots);
+            for (member, dots) in members.iter().zip(scratch.dots.chunks_exact(GROUP)) {
+                let (bare, tally) = (searches[*member].probe.bare(), &mut scratch.tallies[*member]);
+                for at in rows_of(*live).map(|row| row as usize) {
+                    let similarity = bare.score(dots[at], run.scale(group * GROUP + at));
+                    if similarity >= tally.bar() {
+                        let row = row_at(run, group * GROUP + at);
+                        self.offer(searches[*member], tally, Hit { similarity, row });
+                    }
+                }
+            }
+        }
+    }
+
+    /// What passed the signs goes through the signs' sum and then through the codes.
+    fn rerank(
+        &self,
+        searches: &[&Search],
+        cuts: &[Cut],
+        part: Part,
+        run: Run<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let Scratch { tallies, sifted, near, sketch, .. } = scratch;
+        near.clear();
+        let members = Vec::from_iter(part.members());
+        for Sifted { row, probe, .. } in sifted.drain(..) {
+            let member = members[usize::from(probe)];
+            let probe = &searches[member].probe;
+            run.sketch_into(row as usize, sketch);
+            let sum = self.kernels.lean(sketch, probe.lean_codes());
+            #[expect(clippy::cast_precision_loss, reason = "at most 512 * 127")]
+            if sum as f32 * probe.lean_scale() >= cuts[member].lean {
+                let row = row_at(run, row as usize);
+                self.kernels.prefetch(self.arena.row(row).0);
+                near.push((member, row));
+            }
+        }
+        for (member, row) in near {
+            let hit = Hit { similarity: self.score(searches[*member].probe.bare(), *row), row: *row };
+            self.offer(searches[*member], &mut tallies[*member], hit);
+        }
+    }
+
+    fn offer(&self, search: &Search, tally: &mut Tally, hit: Hit) {
+        if search.now < self.catalogue.matches_until()[hit.row as usize] {
+            tally.offer(hit);
+        }
+    }
+
+    /// Hands each piece to `scan` with the searches that may read it.
+    fn over(
+        &self,
+        searches: &[&Search],
+        pieces: &[(Part, Range<u32>)],
+        spread: Spread,
+        scan: impl Fn(Part, Range<u32>, &mut Scratch) + Sync,
+    ) -> Vec<Vec<Hit>> {
+        debug_assert!(searches.len() <= MOST_PROBES);
+        let each = |mut scratch: Scratch, (part, groups): &(Part, Range<u32>)| {
+            scan(*part, groups.clone(), &mut scratch);
+            scratch
+        };
+        let fresh = || Scratch::new(searches);
+        let scratch = match spread {
+            Spread::Caller => pieces.iter().fold(fresh(), each),
+            Spread::Pool => pieces.par_iter().fold(fresh, each).reduce(fresh, Scratch::merge),
+        };
+        scratch.tallies.into_iter().map(Tally::into_best).collect()
+    }
+
+    /// Every permitted group once, with all searches that may read it.
+    fn pieces(&self, searches: &[&Search]) -> Vec<(Part, Range<u32>)> {
+        let mut pieces = Vec::new();
+        let [first, rest @ ..] = searches else { return pieces };
+        let mut classes = first.classes.clone();
+        for search in rest {
+            classes.extend(&search.classes);
+        }
+        for class in classes.iter() {
+            let granted = searches.iter().map(|search| search.classes.contains(class));
+            let part = Part::of(granted);
+            for run in self.catalogue.runs(class) {
+                let cuts = run.clone().step_by(PIECE_GROUPS as usize);
+                let piece = |from: u32| from..run.end.min(from + PIECE_GROUPS);
+                pieces.extend(cuts.map(|from| (part, piece(from))));
+            }
+        }
+        pieces
+    }
+}
+
+/// The searches that may read a group: one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part(u16);
+
+impl Part {
+    fn of(granted: impl Iterator<Item = bool>) -> Self {
+        Self(granted.enumerate().fold(0, |bits, (n, granted)| bits | u16::from(granted) << n))
+    }
+
+    fn members(self) -> impl Iterator<Item = usize> {
+        (0..MOST_PROBES).filter(move |n| self.0 >> n & 1 == 1)
+    }
+}
+
+/// What one core needs while it scans.
+struct Scratch {
+    tallies: Vec<Tally>,
+    dots: Vec<i32>,
+    sifted: Vec<Sifted>,
+    near: Vec<(usize, u32)>,
+    /// The signs of the row at hand; wiped when the scan is over.
+    sketch: Zeroizing<[u8; SKETCH_BYTES]>,
+}
+
+impl Scratch {
+    fn new(searches: &[&Search]) -> Self {
+        let tallies = searches.iter().map(|search| Tally::new(search.keep, search.floor)).collect();
+        Self { tallies, dots: Vec::new(), sifted: Vec::new(), near: Vec::new(), sketch: Zeroizing::new([0; SKETCH_BYTES]) }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        let pairs = self.tallies.into_iter().zip(other.tallies);
+        self.tallies = pairs.map(|(one, other)| one.merge(other)).collect();
+        self
+    }
+}
+
+/// The cosines of a probe with rows that lie anywhere.
+pub(super) fn scores(
+    arena: &Arena,
+    kernels: Kernels,
+    probe: &BareProbe,
+    rows: &[u32],
+    found: &mut [f32],
+) {
+    for row in rows {
+        kernels.prefetch(arena.row(*row).0);
+    }
+    for (row, found) in rows.iter().zip(found) {
+        let (codes, scale) = arena.row(*row);
+        *found = probe.score(kernels.dot(codes, probe.codes()), scale);
+    }
+}
+
+fn sketch_probe(probe: &Probe, cut: Cut) -> SketchProbe {
+    let mut words = [0; 8];
+    for (word, bytes) in words.iter_mut().zip(probe.sketch().as_chunks().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    SketchProbe { words, front_cut: cut.front, full_cut: cut.full }
+}
+
+fn row_at(run: Run<'_>, at: usize) -> u32 {
+    run.row + u32::try_from(at).expect("a run lies within the rows, which are numbered by u32")
+}

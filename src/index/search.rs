@@ -1,0 +1,198 @@
+//! Searching: from a grant and a probe to candidates, and from a candidate to a match.
+//!
+//! # Invariants
+//! - Rows are read, and the generations of those found are taken, under one hold of the lock: a
+//!   candidate names the template that was compared, never a later one in its place.
+//! - What a search returns has been compared by its codes and reaches the floor.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::found::{Candidate, Found, Match, Query};
+use super::gather::BatchFailed;
+use super::planner::{Plan, Route, Way};
+use super::scan::{Search, Spread};
+use super::state::State;
+use super::{Index, IndexError};
+use crate::consent::Grant;
+use crate::telemetry;
+use crate::types::{Embedding, Similarity, SubjectRef, Timestamp};
+
+/// Searches that should take less run alone: to wait for company would cost more than it saves.
+const LONE: Duration = Duration::from_micros(40);
+/// Batches that should take more are spread over the cores.
+const SPREAD: Duration = Duration::from_micros(400);
+
+/// A search that waits for company.
+pub(super) struct Gathered {
+    search: Search,
+    route: Route,
+    cost: Duration,
+}
+
+impl Index {
+    /// 1:N: the `k` templates most similar to the probe among those of the granted classes that
+    /// match at `now` and reach the floor.
+    ///
+    /// # Errors
+    /// A probe of another width, or a poisoned index.
+    pub fn search(
+        &self,
+        grant: &Grant,
+        query: &Query<'_>,
+        now: Timestamp,
+    ) -> Result<Found, IndexError> {
+        debug_assert!(rayon::current_thread_index().is_none(), "no search on a rayon worker");
+        self.fits(query.probe)?;
+        let probe = self.quantiser.probe(query.probe);
+        let state = self.read()?;
+        let classes = state.catalogue.compile(grant);
+        let search = Search { probe, classes, keep: query.k, floor: query.floor.get(), now };
+        let (route, cost) = self.planner.route(state.outlook(&search));
+        let call = Arc::new(Gathered { search, route, cost });
+        let mut found = if cost > LONE && route.way() != Way::Graph {
+            drop(state);
+            let answer = self.gather.call(Arc::clone(&call), |calls| self.answer(calls));
+            answer.map_err(|BatchFailed| IndexError::Poisoned)??
+        } else {
+            let found = self.one(&state, &call, Spread::Caller);
+            drop(state);
+            found
+        };
+        telemetry::searched(route.way().name());
+        if route.way() != Way::Exact && self.planner.canary().is_due() {
+            self.second_opinion(&call, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// 1:1: every template of `subject` in the granted classes that matches at `now`.
+    ///
+    /// # Errors
+    /// A probe of another width, or a poisoned index. An unknown subject is no error: nothing is
+    /// found.
+    pub fn compare(
+        &self,
+        grant: &Grant,
+        subject: &SubjectRef,
+        probe: &Embedding,
+        now: Timestamp,
+    ) -> Result<Found, IndexError> {
+        self.fits(probe)?;
+        let probe = self.quantiser.probe(probe);
+        let state = self.read()?;
+        let gallery = state.gallery(self.kernels);
+        let rows = state.catalogue.rows_of_subject(grant, subject);
+        let live = rows.iter().filter(|row| now < state.catalogue.matches_until()[**row as usize]);
+        let candidate = |row: &u32| {
+            let similarity = Similarity::new(gallery.score(probe.bare(), *row));
+            Candidate::new(state.catalogue.slot_id(*row), similarity)
+        };
+        let mut candidates: Vec<Candidate> = live.map(candidate).collect();
+        candidates.sort_by(rank);
+        Ok(Found { searched: candidates.len(), candidates, way: Way::Exact })
+    }
+
+    /// The proof that may leave the process: `candidate` still stands for the template that was
+    /// compared, and its class is granted and its consent live at `now`.
+    #[must_use]
+    pub fn confirm(&self, grant: &Grant, candidate: &Candidate, now: Timestamp) -> Option<Match> {
+        let slot = (candidate.slot(), candidate.similarity());
+        self.read().ok()?.catalogue.confirm(grant, slot, now)
+    }
+
+    /// Which way serves searches under a grant that want `floor`, and why.
+    #[must_use]
+    pub fn plan(&self, grant: &Grant, floor: Similarity) -> Plan {
+        let state = self.read_anyway();
+        let classes = state.catalogue.compile(grant);
+        self.planner.explain(state.outlook_of(&classes, floor.get()))
+    }
+
+    /// Templates in the granted classes, expired ones that are not yet erased included.
+    #[must_use]
+    pub fn live_templates(&self, grant: &Grant) -> usize {
+        let state = self.read_anyway();
+        state.catalogue.live_in(&state.catalogue.compile(grant))
+    }
+
+    /// Answers calls that have gathered: those of one way go through the gallery together.
+    fn answer(&self, calls: &[&Arc<Gathered>]) -> Vec<Result<Found, IndexError>> {
+        let Ok(state) = self.read() else {
+            return calls.iter().map(|_| Err(IndexError::Poisoned)).collect();
+        };
+        let total: Duration = calls.iter().map(|call| call.cost).sum();
+        let spread = if total > SPREAD { Spread::Pool } else { Spread::Caller };
+        if let [call] = calls {
+            return vec![Ok(self.one(&state, call, spread))];
+        }
+        let mut answers: Vec<_> = calls.iter().map(|_| None).collect();
+        for way in [Way::Exact, Way::Sketch] {
+            let of_way = |call: &Arc<Gathered>| call.route.way() == way;
+            let members = calls.iter().enumerate().filter(|(_, call)| of_way(call));
+            let (places, members): (Vec<_>, Vec<&Gathered>) =
+                members.map(|(place, call)| (place, &***call)).unzip();
+            let found = self.scan(&state, &members, spread);
+            for (place, found) in places.into_iter().zip(found) {
+                answers[place] = Some(Ok(found));
+            }
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(IndexError::Poisoned))).collect()
+    }
+
+    fn one(&self, state: &State, call: &Gathered, spread: Spread) -> Found {
+        let Route::Graph { ef } = call.route else {
+            let mut found = self.scan(state, &[call], spread);
+            return found.pop().unwrap_or_else(|| Found::nothing(call.route.way()));
+        };
+        state.found(&call.search, &state.walk(self.tools(), &call.search, ef), Way::Graph)
+    }
+
+    /// Scans for calls of one way.
+    fn scan(&self, state: &State, calls: &[&Gathered], spread: Spread) -> Vec<Found> {
+        let Some(first) = calls.first() else { return Vec::new() };
+        let searches: Vec<&Search> = calls.iter().map(|call| &call.search).collect();
+        let gallery = state.gallery(self.kernels);
+        let way = first.route.way();
+        let hits = if way == Way::Sketch {
+            let cuts = searches.iter().map(|search| self.planner.cut(search.floor));
+            gallery.sketch(&searches, &cuts.collect::<Vec<_>>(), spread)
+        } else {
+            gallery.exact(&searches, spread)
+        };
+        let found = searches.iter().zip(&hits).map(|(search, hits)| state.found(search, hits, way));
+        found.collect()
+    }
+
+    /// Repeats a search exactly and takes the better answer. The lock is taken anew for each
+    /// spell, so that nobody who writes waits for the whole scan.
+    fn second_opinion(&self, call: &Gathered, found: &mut Found) -> Result<(), IndexError> {
+        let mut best: Vec<Candidate> = Vec::new();
+        for spell in 0.. {
+            let state = self.read()?;
+            let Some(hits) = state.gallery(self.kernels).exact_spell(&call.search, spell) else {
+                break;
+            };
+            best.extend(state.found(&call.search, &hits, Way::Exact).candidates);
+        }
+        best.sort_by(rank);
+        best.truncate(call.search.keep);
+        let Some(mate) = best.first() else { return Ok(()) };
+        let served = found.candidates.first();
+        let was_found = served.is_some_and(|hit| hit.similarity() >= mate.similarity());
+        if self.planner.canary().saw(call.route.way(), was_found) {
+            self.planner.distrust(call.route);
+        }
+        if !was_found {
+            found.candidates = best;
+        }
+        Ok(())
+    }
+}
+
+/// Best first; equal ones by slot.
+fn rank(one: &Candidate, other: &Candidate) -> Ordering {
+    let by_similarity = other.similarity().get().total_cmp(&one.similarity().get());
+    by_similarity.then(one.slot().index.cmp(&other.slot().index))
+}

@@ -1,0 +1,239 @@
+//! The index row by row, to be kept and brought back.
+//!
+//! A row leaves as a plain body that belongs to one record, so that whoever writes it can seal it
+//! under that record's key: the key's end is then the end of the row in every copy. Rows leave and
+//! come back in the order of their slots.
+//!
+//! ```text
+//! head   | magic "ASSENTX1" | width u16 | rotation's fingerprint, 16 bytes |
+//! body   | codes, width bytes | scale f32 | level 0: n u8, n rows u32 | level 1 ... | ...
+//!          everything little endian; links only where there is a graph
+//! ```
+//!
+//! The sketch is not kept: codes give it back. Rows may be exported while the gallery changes, so
+//! links of one row may name rows that another part of the snapshot lacks; what comes back is not
+//! trusted and is mended (`graph/restore.rs`).
+//!
+//! # Invariants
+//! - A body that is not what [`Index::export`] made is refused, and only its row is lost.
+//! - Restored rows are found by scans at once; the graph serves when it is complete and measured.
+//!
+//! # Not here
+//! Sealing and files (store).
+
+use std::sync::PoisonError;
+
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+use super::care::pool;
+use super::catalogue::rows_of;
+use super::graph::{Graph, Links};
+use super::quantise::Row;
+use super::state::LockedRows;
+use super::{Index, IndexError, NewTemplate};
+use crate::types::{RecordId, SlotId};
+
+const MAGIC: &[u8; 8] = b"ASSENTX1";
+const WIDTH_BYTES: usize = size_of::<u16>();
+const FINGERPRINT_BYTES: usize = 16;
+const SCALE_BYTES: usize = size_of::<f32>();
+const LINK_BYTES: usize = size_of::<u32>();
+/// Bytes of a head.
+pub const HEAD_BYTES: usize = MAGIC.len() + WIDTH_BYTES + FINGERPRINT_BYTES;
+/// Rows that are decoded together and brought back under one hold of the lock.
+const BATCH: usize = 4_096;
+
+/// One row of a snapshot.
+pub struct ExportedRow {
+    /// Where it is.
+    pub slot: SlotId,
+    /// Whose it is.
+    pub record: RecordId,
+    /// Template data; to be sealed under the record's own key.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// One row to be brought back.
+pub struct RestoredRow {
+    /// Where it was.
+    pub slot: SlotId,
+    /// What it is held under, from the store: the snapshot is no source of consent.
+    pub template: NewTemplate,
+    /// As exported.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// What came back.
+#[must_use = "the links still have to be given to `Index::relink`, and dropped records re-read"]
+pub struct Restored {
+    /// Rows that scans find from now on.
+    pub rows: usize,
+    /// Records whose row could not be used; their templates have to be inserted from the store.
+    pub dropped: Vec<RecordId>,
+    /// For [`Index::relink`].
+    pub links: SavedLinks,
+}
+
+/// The links of restored rows, not looked at yet.
+#[derive(Default)]
+pub struct SavedLinks {
+    rows: usize,
+    bytes: Vec<u8>,
+    /// By row: where its links begin and end.
+    spans: Vec<(usize, usize)>,
+}
+
+impl Index {
+    /// What a snapshot begins with: it can be restored where the head is the same.
+    #[must_use]
+    pub fn snapshot_head(&self) -> [u8; HEAD_BYTES] {
+        let mut head = [0; HEAD_BYTES];
+        let (magic, rest) = head.split_at_mut(MAGIC.len());
+        let (width, fingerprint) = rest.split_at_mut(WIDTH_BYTES);
+        magic.copy_from_slice(MAGIC);
+        let dimensions = u16::try_from(self.quantiser.width()).expect("at most 1,024");
+        width.copy_from_slice(&dimensions.to_le_bytes());
+        fingerprint.copy_from_slice(&self.quantiser.fingerprint());
+        head
+    }
+
+    /// At most `limit` live rows from a slot on, in the order of their slots; none at the end.
+    ///
+    /// # Errors
+    /// A poisoned index.
+    pub fn export(&self, from: u32, limit: usize) -> Result<Vec<ExportedRow>, IndexError> {
+        let state = self.read()?;
+        let rows = state.catalogue.live_slots(from).take(limit).filter_map(|slot| {
+            let record = state.catalogue.record(slot.index)?;
+            let (codes, scale) = state.arena.row(slot.index);
+            let links = state.graph.as_ref().map(|graph| graph.export(slot.index));
+            let body = body(&codes[..self.quantiser.width()], scale, &links.unwrap_or_default());
+            Some(ExportedRow { slot, record, body })
+        });
+        Ok(rows.collect())
+    }
+
+    /// Brings rows back into an index that was made under the same key. A row that cannot be used
+    /// is dropped and its record named. Rows come in the order of their slots.
+    ///
+    /// # Errors
+    /// A head of another width, key or version; no memory, or no right to lock it where the
+    /// settings demand that; a poisoned index.
+    pub fn restore(
+        &self,
+        head: &[u8],
+        rows: impl IntoIterator<Item = RestoredRow>,
+    ) -> Result<Restored, IndexError> {
+        if head != self.snapshot_head() {
+            return Err(IndexError::ForeignSnapshot);
+        }
+        let (mut dropped, mut links) = (Vec::new(), SavedLinks::default());
+        let mut rows = rows.into_iter();
+        loop {
+            let batch: Vec<RestoredRow> = rows.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return Ok(Restored { rows: links.rows, dropped, links });
+            }
+            let decoded: Vec<Option<Decoded<'_>>> =
+                batch.par_iter().map(|row| self.decode(&row.body)).collect();
+            let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
+            for (RestoredRow { slot, template, .. }, decoded) in batch.iter().zip(decoded) {
+                let record = template.record;
+                let Some(Decoded { row, links: saved }) = decoded else {
+                    dropped.push(record);
+                    continue;
+                };
+                match state.adopt(*slot, template.clone(), &row) {
+                    Ok(()) => links.keep(slot.index, saved),
+                    Err(fault) if fault.is_of_the_machine() => return Err(fault),
+                    Err(_unusable) => dropped.push(record),
+                }
+            }
+        }
+    }
+
+    /// Makes the graph from the links of restored rows, beside searches and changes, on `threads`
+    /// threads. Until it has returned scans serve.
+    ///
+    /// # Errors
+    /// A poisoned index, or no threads.
+    pub fn relink(&self, links: &SavedLinks, threads: usize) -> Result<(), IndexError> {
+        let (settings, rows, live) = {
+            let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
+            let Some(settings) = state.begin_relinking() else { return Ok(()) };
+            let live: Vec<u32> = state.catalogue.live_masks().to_vec();
+            (settings, links.spans.len(), live)
+        };
+        let space = LockedRows { state: &self.state, tools: self.tools() };
+        let is_live = |row: u32| {
+            let mask = live.get((row / u32::BITS) as usize).copied().unwrap_or_default();
+            links.has(row) && rows_of(mask).any(|bit| bit == row % u32::BITS)
+        };
+        let rows = u32::try_from(rows).map_err(|_beyond_u32| IndexError::Full)?;
+        // A pool of its own: its tasks take the lock, which those of the common pool never may.
+        let graph = pool(threads)?.install(|| {
+            Graph::restore(settings, &space, rows, is_live, |row| links.of(row))
+        });
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.end_relinking(self.tools(), graph);
+        Ok(())
+    }
+
+    fn decode<'a>(&self, body: &'a [u8]) -> Option<Decoded<'a>> {
+        let (codes, rest) = body.split_at_checked(self.quantiser.width())?;
+        let (scale, links) = rest.split_first_chunk::<SCALE_BYTES>()?;
+        let row = self.quantiser.row_of_codes(codes, f32::from_le_bytes(*scale))?;
+        Some(Decoded { row, links })
+    }
+}
+
+struct Decoded<'a> {
+    row: Row,
+    links: &'a [u8],
+}
+
+fn body(codes: &[u8], scale: f32, links: &Links) -> Zeroizing<Vec<u8>> {
+    let links_bytes: usize = links.0.iter().map(|level| 1 + level.len() * LINK_BYTES).sum();
+    let mut body = Zeroizing::new(Vec::with_capacity(codes.len() + SCALE_BYTES + links_bytes));
+    body.extend_from_slice(codes);
+    body.extend_from_slice(&scale.to_le_bytes());
+    for level in &links.0 {
+        body.push(u8::try_from(level.len()).expect("at most 128 links a level"));
+        body.extend(level.iter().flat_map(|row| row.to_le_bytes()));
+    }
+    body
+}
+
+impl SavedLinks {
+    /// Rows come ascending; links that cannot be read are none.
+    fn keep(&mut self, row: u32, links: &[u8]) {
+        let from = self.bytes.len();
+        self.rows += 1;
+        self.bytes.extend_from_slice(links);
+        self.spans.resize(self.spans.len().max(row as usize + 1), (0, 0));
+        // One byte more than there is tells a row without links from no row.
+        self.bytes.push(0);
+        self.spans[row as usize] = (from, self.bytes.len());
+    }
+
+    fn has(&self, row: u32) -> bool {
+        self.spans.get(row as usize).is_some_and(|(from, to)| from < to)
+    }
+
+    fn of(&self, row: u32) -> Links {
+        let (from, to) = self.spans.get(row as usize).copied().unwrap_or_default();
+        let mut rest = self.bytes.get(from..to.max(from + 1) - 1).unwrap_or_default();
+        let mut levels = Vec::new();
+        while let Some((count, links)) = rest.split_first() {
+            let Some((level, others)) = links.split_at_checked(usize::from(*count) * LINK_BYTES)
+            else {
+                break;
+            };
+            let rows = level.as_chunks().0.iter().map(|row| u32::from_le_bytes(*row));
+            levels.push(rows.collect());
+            rest = others;
+        }
+        Links(levels)
+    }
+}

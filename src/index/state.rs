@@ -1,0 +1,203 @@
+//! What the index's lock guards, and the steps that are taken under it.
+//!
+//! # Invariants
+//! - A row is written before its catalogue entry makes it live, and linked into the graph only
+//!   while it is live: both under the lock.
+//! - Nobody reads while a row is erased: erasing takes the write side.
+
+use std::sync::{PoisonError, RwLock};
+
+use super::arena::Arena;
+use super::catalogue::{Catalogue, ClassSet, Reuse};
+use super::error::IndexError;
+use super::found::{Candidate, Found, NewTemplate};
+use super::graph::{Graph, Near, Space};
+use super::kernel::Kernels;
+use super::planner::{Outlook, Way};
+use super::quantise::{BareProbe, Quantiser, Row};
+use super::scan::{Gallery, Hit, Search, scores};
+use super::settings::GraphSettings;
+use crate::types::{Similarity, SlotId};
+
+/// What the lock guards.
+pub(super) struct State {
+    pub(super) arena: Arena,
+    pub(super) catalogue: Catalogue,
+    pub(super) graph: Option<Graph>,
+    graph_settings: Option<GraphSettings>,
+    /// While a graph is made from saved links: rows erased meanwhile.
+    erased: Vec<u32>,
+}
+
+/// The parts of the index that never change, as the steps need them.
+#[derive(Clone, Copy)]
+pub(super) struct Tools<'a> {
+    pub(super) quantiser: &'a Quantiser,
+    pub(super) kernels: Kernels,
+}
+
+impl State {
+    /// An empty gallery.
+    pub(super) fn new(arena: Arena, graph: Option<GraphSettings>) -> Self {
+        Self {
+            arena,
+            catalogue: Catalogue::default(),
+            graph: graph.map(Graph::new),
+            graph_settings: graph,
+            erased: Vec::new(),
+        }
+    }
+
+    /// Adds a template. The graph knows of it once [`State::link`] was called.
+    pub(super) fn insert(&mut self, template: NewTemplate, row: &Row) -> Result<SlotId, IndexError> {
+        let place = self.catalogue.vacancy(&template)?;
+        self.reach(place)?;
+        let slot = self.catalogue.occupy(place, template)?;
+        self.arena.write(place, row);
+        Ok(slot)
+    }
+
+    /// Adds a template at the slot that it had before a restart.
+    pub(super) fn adopt(
+        &mut self,
+        slot: SlotId,
+        template: NewTemplate,
+        row: &Row,
+    ) -> Result<(), IndexError> {
+        self.reach(slot.index)?;
+        self.catalogue.adopt(slot, template)?;
+        self.arena.write(slot.index, row);
+        Ok(())
+    }
+
+    /// Links a live row into the graph, beside searches and other links. A slot that was withdrawn
+    /// meanwhile is left alone.
+    pub(super) fn link(&self, tools: Tools<'_>, slot: SlotId) {
+        if let Some(graph) = &self.graph
+            && self.catalogue.is_live(slot)
+        {
+            graph.insert(&self.space(tools), slot.index);
+        }
+    }
+
+    /// Unlinks, zeroises and releases a withdrawn row.
+    pub(super) fn erase(&mut self, tools: Tools<'_>, row: u32, reuse: Reuse) {
+        if let Some(graph) = &mut self.graph {
+            let space = Rows { arena: &self.arena, tools };
+            graph.remove(&space, row);
+        } else if self.graph_settings.is_some() {
+            self.erased.push(row);
+        }
+        self.arena.zeroise(row);
+        self.catalogue.release(row, reuse);
+    }
+
+    /// Puts the graph away while another one is made from saved links; `None` where none is kept.
+    pub(super) fn begin_relinking(&mut self) -> Option<GraphSettings> {
+        let settings = self.graph_settings?;
+        self.graph = None;
+        self.erased.clear();
+        Some(settings)
+    }
+
+    /// Takes up the graph that was made, less the rows that were erased meanwhile.
+    pub(super) fn end_relinking(&mut self, tools: Tools<'_>, mut graph: Graph) {
+        graph.grow(self.arena.capacity());
+        let space = Rows { arena: &self.arena, tools };
+        for row in self.erased.drain(..) {
+            graph.remove(&space, row);
+        }
+        self.graph = Some(graph);
+    }
+
+    /// What is searched.
+    pub(super) fn gallery(&self, kernels: Kernels) -> Gallery<'_> {
+        Gallery { arena: &self.arena, catalogue: &self.catalogue, kernels }
+    }
+
+    /// What a planner has to know of a search.
+    pub(super) fn outlook(&self, search: &Search) -> Outlook {
+        self.outlook_of(&search.classes, search.floor)
+    }
+
+    /// What a planner has to know of searches among `classes` that want `floor`.
+    pub(super) fn outlook_of(&self, classes: &ClassSet, floor: f32) -> Outlook {
+        let rows = self.catalogue.live_in(classes);
+        Outlook { rows, of: self.catalogue.live(), floor }
+    }
+
+    /// Hits as candidates, with the generations of this moment.
+    pub(super) fn found(&self, search: &Search, hits: &[Hit], way: Way) -> Found {
+        let candidate = |hit: &Hit| {
+            Candidate::new(self.catalogue.slot_id(hit.row), Similarity::new(hit.similarity))
+        };
+        let searched = self.catalogue.live_in(&search.classes);
+        Found { candidates: hits.iter().map(candidate).collect(), searched, way }
+    }
+
+    /// The walk through the graph, among the rows that the search may find.
+    pub(super) fn walk(&self, tools: Tools<'_>, search: &Search, ef: usize) -> Vec<Hit> {
+        let Some(graph) = &self.graph else { return Vec::new() };
+        let gallery = self.gallery(tools.kernels);
+        let member = |row: u32| {
+            let class = self.catalogue.live_class(row);
+            class.is_some_and(|class| search.classes.contains(class))
+                && search.now < self.catalogue.matches_until()[row as usize]
+        };
+        let compare = |rows: &[u32], found: &mut [f32]| gallery.scores(search.probe.bare(), rows, found);
+        let near = graph.search(ef, search.keep, compare, member);
+        let hits = near.into_iter().map(|Near { similarity, row }| Hit { similarity, row });
+        hits.take_while(|hit| hit.similarity >= search.floor).collect()
+    }
+
+    /// Makes room for a row in the arena and in the graph.
+    fn reach(&mut self, row: u32) -> Result<(), IndexError> {
+        while row as usize >= self.arena.capacity() {
+            self.arena.grow()?;
+        }
+        if let Some(graph) = &mut self.graph {
+            graph.grow(self.arena.capacity());
+        }
+        Ok(())
+    }
+
+    /// The best row that the walk finds among all, for measuring the graph.
+    pub(super) fn walk_all(&self, tools: Tools<'_>, probe: &BareProbe, ef: usize) -> Option<f32> {
+        let gallery = self.gallery(tools.kernels);
+        let compare = |rows: &[u32], found: &mut [f32]| gallery.scores(probe, rows, found);
+        let near = self.graph.as_ref()?.search(ef, 1, compare, |_row| true);
+        near.first().map(|near| near.similarity)
+    }
+
+    pub(super) fn space<'a>(&'a self, tools: Tools<'a>) -> Rows<'a> {
+        Rows { arena: &self.arena, tools }
+    }
+}
+
+/// The rows as the graph sees them.
+pub(super) struct Rows<'a> {
+    arena: &'a Arena,
+    tools: Tools<'a>,
+}
+
+/// The rows for whoever does not hold the lock: it is taken for each comparison. Rows that were
+/// erased meanwhile compare as nothing.
+pub(super) struct LockedRows<'a> {
+    pub(super) state: &'a RwLock<State>,
+    pub(super) tools: Tools<'a>,
+}
+
+impl Space for LockedRows<'_> {
+    fn similarities(&self, row: u32, others: &[u32], found: &mut [f32]) {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.space(self.tools).similarities(row, others, found);
+    }
+}
+
+impl Space for Rows<'_> {
+    fn similarities(&self, row: u32, others: &[u32], found: &mut [f32]) {
+        let (codes, scale) = self.arena.row(row);
+        let probe = self.tools.quantiser.row_probe(codes, scale);
+        scores(self.arena, self.tools.kernels, &probe, others, found);
+    }
+}
