@@ -54,6 +54,6 @@ fn compare(
 }
 
 fn better(a: Nearest, b: Nearest) -> Nearest {
-    let b_wins = b.cosine > a.cosine || (b.cosine == a.cosine && b.template < a.template);
-    if b_wins { b } else { a }
+    let order = b.cosine.total_cmp(&a.cosine).then(a.template.cmp(&b.template));
+    if order.is_gt() { b } else { a }
 }

@@ -68,7 +68,9 @@ impl Population {
             if let Some(Factors { mean, between, .. }) = &self.factors {
                 lanes = product(between, &lanes);
                 for (lane, mean) in lanes.iter_mut().zip(mean) {
-                    lane.iter_mut().for_each(|x| *x += mean);
+                    for x in lane {
+                        *x += mean;
+                    }
                 }
             }
             for (lane, template) in templates.chunks_exact_mut(self.width).enumerate() {
@@ -168,5 +170,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 fn normalise(values: &mut [f32]) {
     let norm = dot(values, values).sqrt();
-    values.iter_mut().for_each(|x| *x /= norm);
+    for x in values {
+        *x /= norm;
+    }
 }
