@@ -256,7 +256,10 @@ impl Stage {
         if mates == 0 {
             return String::new();
         }
-        format!(", recall {:.5} of {mates} mates at or above the floor", right as f64 / mates as f64)
+        format!(
+            ", recall {:.5} of {mates} mates at or above the floor",
+            right as f64 / mates as f64
+        )
     }
 
     /// The mate's similarity by its stored codes, where that is at or above the floor. An exact scan
@@ -354,7 +357,8 @@ impl Stage {
                     self.index.insert(self.template(at)?, &face)?;
                 }
             };
-            let workers: Vec<_> = (0..self.options.threads).map(|_| threads.spawn(insert)).collect();
+            let workers: Vec<_> =
+                (0..self.options.threads).map(|_| threads.spawn(insert)).collect();
             workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
         })?;
         println!("insertion: {:.0} a second", count as f64 / begun.elapsed().as_secs_f64());
@@ -399,16 +403,24 @@ impl Stage {
     /// Out through a file and back into a new index.
     fn boot(&self, people: &Gallery, probes: &Probes) -> Outcome<()> {
         let file = tempfile::NamedTempFile::new()?;
-        let by_record: HashMap<RecordId, usize> =
-            self.records.iter().enumerate().map(|(at, record)| (*record, at)).collect();
         let begun = Instant::now();
         write_snapshot(&self.index, file.path())?;
         let size = std::fs::metadata(file.path())?.len();
         println!("snapshot: {:.2} s, {} MB", begun.elapsed().as_secs_f64(), size >> 20);
-        // The store's part: what each record is held under. Read before the clock starts, as the
-        // store's own start is measured apart.
-        let templates: Outcome<Vec<_>> = (0..people.len()).map(|at| self.template(at)).collect();
-        let mut templates: Vec<Option<NewTemplate>> = templates?.into_iter().map(Some).collect();
+        // The store's part: what each record is held under, in the snapshot's order. Read before
+        // the clock starts, as the store's own start is measured apart.
+        let numbers: HashMap<RecordId, usize> =
+            (0..).zip(&self.records).map(|(n, r)| (*r, n)).collect();
+        let mut templates = Vec::with_capacity(people.len());
+        let mut from = 0;
+        loop {
+            let rows = self.index.export(from, 4_096)?;
+            let Some(last) = rows.last() else { break };
+            from = last.slot.index + 1;
+            for row in &rows {
+                templates.push(self.template(numbers[&row.record])?);
+            }
+        }
         let options = IndexOptions {
             plan: self.options.plan,
             graph: self.options.graph,
@@ -416,12 +428,15 @@ impl Stage {
         };
         let begun = Instant::now();
         let index = Index::new(options.settings(people.width(), key()))?;
-        let rows = read_snapshot(file.path(), |record| {
-            by_record.get(&record).and_then(|at| templates[*at].take())
-        })?;
+        let rows = read_snapshot(file.path(), templates)?;
         let restored = index.restore(&self.index.snapshot_head(), rows)?;
-        let again = Self { index, options: self.options.clone(), grants: grants()?,
-            records: self.records.clone(), now: self.now };
+        let again = Self {
+            index,
+            options: self.options.clone(),
+            grants: grants()?,
+            records: self.records.clone(),
+            now: self.now,
+        };
         let first = again.search(again.all(), &probes.probes[0])?;
         println!(
             "boot: {} rows, {} dropped, first answer ({}) after {:.2} s",
@@ -462,23 +477,25 @@ fn write_snapshot(index: &Index, path: &std::path::Path) -> Outcome<()> {
 
 fn read_snapshot(
     path: &std::path::Path,
-    mut held: impl FnMut(RecordId) -> Option<NewTemplate>,
+    templates: Vec<NewTemplate>,
 ) -> Outcome<impl Iterator<Item = RestoredRow>> {
     use std::io::Read;
     let mut input = std::io::BufReader::with_capacity(1 << 20, std::fs::File::open(path)?);
-    Ok(std::iter::from_fn(move || {
-        loop {
-            let mut head = [0; 28];
-            input.read_exact(&mut head).ok()?;
-            let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-            let record = RecordId::from_bytes(head[8..24].try_into().ok()?);
-            let mut body = vec![0; word(24) as usize];
-            input.read_exact(&mut body).ok()?;
-            if let Some(template) = held(record) {
-                let slot = assent::types::SlotId { index: word(0), generation: word(4) };
-                return Some(RestoredRow { slot, template, body: body.into() });
-            }
-        }
+    Ok(templates.into_iter().filter_map(move |template| {
+        let mut head = [0; 28];
+        input.read_exact(&mut head).ok()?;
+        let (words, _) = head.as_chunks::<4>();
+        let slot = assent::types::SlotId {
+            index: u32::from_le_bytes(words[0]),
+            generation: u32::from_le_bytes(words[1]),
+        };
+        let mut body = vec![0; u32::from_le_bytes(words[6]) as usize];
+        input.read_exact(&mut body).ok()?;
+        (template.record.as_bytes() == &head[8..24]).then(|| RestoredRow {
+            slot,
+            template,
+            body: body.into(),
+        })
     }))
 }
 

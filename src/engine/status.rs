@@ -7,7 +7,9 @@ use crate::consent::{Comparison, ConsentTag, GatePass, SubjectClass};
 use crate::index::{IndexStatus, Plan};
 use crate::pipeline::{Counters, PackInfo, Provider};
 use crate::store::StoreError;
-use crate::types::{ControllerId, GateId, ModelContract, RecordId, Revision, SubjectRef, Timestamp};
+use crate::types::{
+    ControllerId, GateId, ModelContract, RecordId, Revision, SubjectRef, Timestamp,
+};
 
 /// A snapshot for operators.
 #[derive(Debug, Clone)]

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::{Engine, Probe, ProbeFault};
-use crate::consent::{
-    Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent,
-};
+use crate::consent::{Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent};
 use crate::index::{Found, IndexError, Match, Query};
 use crate::pipeline::{
     Company, DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket,

@@ -7,14 +7,13 @@
 //! - Care runs on threads of its own, never on the common pool: a search that holds the lock may
 //!   be waiting for that.
 
-
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use super::graph::Graph;
 use super::catalogue::GROUP_ROWS;
+use super::graph::Graph;
 use super::planner::{Rung, TARGET_RECALL, Tuning};
 use super::quantise::BareProbe;
 use super::state::State;
@@ -83,11 +82,7 @@ impl Index {
 
     pub(super) fn graph_status(&self, graph: &Graph) -> GraphStatus {
         let serving = self.planner.tuning().and_then(|tuning| tuning.serving());
-        GraphStatus {
-            linked: graph.len(),
-            bytes: graph.bytes(),
-            ef: serving.map(|rung| rung.ef),
-        }
+        GraphStatus { linked: graph.len(), bytes: graph.bytes(), ef: serving.map(|rung| rung.ef) }
     }
 
     fn link_all(&self, slots: &[SlotId], threads: usize) -> Result<(), IndexError> {
@@ -143,7 +138,8 @@ impl Index {
         for (n, m) in noise.iter_mut().zip(mate.iter()) {
             *n -= along * m;
         }
-        let cosine = (MATE_COSINE.0 + MATE_COSINE.1 * draw.normal()).clamp(MATE_RANGE.0, MATE_RANGE.1);
+        let cosine =
+            (MATE_COSINE.0 + MATE_COSINE.1 * draw.normal()).clamp(MATE_RANGE.0, MATE_RANGE.1);
         let across = (dot(&mate, &mate) / dot(&noise, &noise).max(f32::MIN_POSITIVE)).sqrt();
         let sine = (1.0 - cosine * cosine).sqrt();
         for (n, m) in noise.iter_mut().zip(mate.iter()) {

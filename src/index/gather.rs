@@ -65,11 +65,8 @@ impl<Q, A> Gather<Q, A> {
         query: Q,
         answer: impl Fn(&[&Q]) -> Vec<A>,
     ) -> Result<A, BatchFailed> {
-        let call = Arc::new(Call {
-            query,
-            fate: Mutex::new(Fate::Waiting),
-            changed: Condvar::new(),
-        });
+        let call =
+            Arc::new(Call { query, fate: Mutex::new(Fate::Waiting), changed: Condvar::new() });
         let mut meeting = self.meeting();
         meeting.queue.push_back(Arc::clone(&call));
         let idle = !std::mem::replace(&mut meeting.led, true);
@@ -195,8 +192,7 @@ mod tests {
             let held = hold.lock().unwrap();
             threads.spawn(|| gather.call(0, slow));
             begun.wait();
-            let callers: Vec<_> =
-                (1..6).map(|_| threads.spawn(|| gather.call(1, slow))).collect();
+            let callers: Vec<_> = (1..6).map(|_| threads.spawn(|| gather.call(1, slow))).collect();
             while gather.meeting().queue.len() < 5 {
                 std::thread::yield_now();
             }

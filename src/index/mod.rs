@@ -91,9 +91,7 @@ use self::planner::Planner;
 use self::quantise::Quantiser;
 use self::search::Gathered;
 use self::state::{State, Tools};
-use crate::types::{
-    ConsentId, ControllerId, Embedding, RecordId, SlotId, SubjectRef, Timestamp,
-};
+use crate::types::{ConsentId, ControllerId, Embedding, RecordId, SlotId, SubjectRef, Timestamp};
 
 pub use self::care::Care;
 pub use self::error::IndexError;
@@ -200,11 +198,7 @@ impl Index {
     ///
     /// # Errors
     /// As for [`Index::insert`].
-    pub fn load(
-        &self,
-        template: NewTemplate,
-        embedding: &Embedding,
-    ) -> Result<SlotId, IndexError> {
+    pub fn load(&self, template: NewTemplate, embedding: &Embedding) -> Result<SlotId, IndexError> {
         self.fits(embedding)?;
         let row = self.quantiser.row(embedding);
         self.state.write().map_err(|_poisoned| IndexError::Poisoned)?.insert(template, &row)

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use proptest::prelude::*;
 
 use super::testkit::{PLANS, Random, class, grant, now, planned, template};
+use super::*;
 use crate::consent::Grant;
 use crate::types::Similarity;
-use super::*;
 
 const WIDTH: usize = 128;
 const CLASSES: u32 = 4;

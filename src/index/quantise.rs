@@ -73,7 +73,7 @@ impl Quantiser {
         for (stored, code) in stored.iter_mut().zip(&codes[..self.width]) {
             *stored = code.cast_unsigned() ^ SIGN_BIT;
         }
-        let sketch = sketch(&self.projections(&codes[..self.width]));
+        let sketch = self.sketch(&codes[..self.width]);
         Row { codes: stored, scale, sketch }
     }
 
@@ -86,7 +86,7 @@ impl Quantiser {
         }
         let mut codes: Zeroizing<Vec<i8>> = Zeroizing::new(Vec::with_capacity(self.width));
         codes.extend(used.iter().map(|byte| (byte ^ SIGN_BIT).cast_signed()));
-        let sketch = sketch(&self.projections(&codes));
+        let sketch = self.sketch(&codes);
         let mut stored = Zeroizing::new(Vec::with_capacity(self.stride()));
         stored.extend_from_slice(used);
         stored.resize(self.stride(), 0);
@@ -97,7 +97,7 @@ impl Quantiser {
     pub(super) fn probe(&self, embedding: &Embedding) -> Probe {
         let (codes, scale) = self.codes(embedding);
         let projections = self.projections(&codes[..self.width]);
-        let sketch = sketch(&projections);
+        let sketch = signs(projections.iter().map(|value| *value > 0.0));
         let lean_scale = largest(&projections) / MAX_CODE;
         let mut lean = Box::new(Zeroizing::new([0; SKETCH_BITS]));
         quantise(&projections, lean_scale, lean.as_mut_slice());
@@ -138,6 +138,15 @@ impl Quantiser {
         let mut codes = Zeroizing::new(vec![0; self.stride()]);
         quantise(rotated, scale, &mut codes);
         (codes, scale)
+    }
+
+    /// The signs of a row.
+    fn sketch(&self, codes: &[i8]) -> Zeroizing<Vec<u8>> {
+        if self.further.is_empty() {
+            signs(codes.iter().map(|code| *code > 0))
+        } else {
+            signs(self.projections(codes).iter().map(|value| *value > 0.0))
+        }
     }
 
     /// The coordinates whose signs make the sketch, in steps of the codes.
@@ -225,12 +234,7 @@ struct Lean {
 }
 
 impl Probe {
-    fn new(
-        codes: Zeroizing<Vec<i8>>,
-        scale: f32,
-        lean: Lean,
-        sketch: Zeroizing<Vec<u8>>,
-    ) -> Self {
+    fn new(codes: Zeroizing<Vec<i8>>, scale: f32, lean: Lean, sketch: Zeroizing<Vec<u8>>) -> Self {
         Self { bare: BareProbe::new(codes, scale), lean, sketch }
     }
 
@@ -273,11 +277,11 @@ fn is_extreme(stored: u8) -> bool {
     stored == 1 || stored == u8::MAX
 }
 
-fn sketch(projections: &[f32]) -> Zeroizing<Vec<u8>> {
+/// The first 512 signs as bits, 1 for positive.
+fn signs(mut positive: impl Iterator<Item = bool>) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(vec![0; SKETCH_BYTES]);
-    for (byte, eight) in bytes.iter_mut().zip(projections.chunks(8)) {
-        let bits = eight.iter().enumerate().filter(|(_, value)| **value > 0.0);
-        *byte = bits.fold(0, |byte, (bit, _)| byte | 1 << bit);
+    for byte in bytes.iter_mut() {
+        *byte = (0..8).fold(0, |byte, bit| byte | u8::from(positive.next() == Some(true)) << bit);
     }
     bytes
 }

@@ -67,6 +67,26 @@ impl Index {
         Ok(found)
     }
 
+    /// 1:N through the graph alone, with a given `ef`: for measuring it. Without a graph, or before
+    /// a row is linked, nobody is found.
+    ///
+    /// # Errors
+    /// As for [`Index::search`].
+    pub fn search_graph(
+        &self,
+        grant: &Grant,
+        query: &Query<'_>,
+        ef: usize,
+        now: Timestamp,
+    ) -> Result<Found, IndexError> {
+        self.fits(query.probe)?;
+        let probe = self.quantiser.probe(query.probe);
+        let state = self.read()?;
+        let classes = state.catalogue.compile(grant);
+        let search = Search { probe, classes, keep: query.k, floor: query.floor.get(), now };
+        Ok(state.found(&search, &state.walk(self.tools(), &search, ef), Way::Graph))
+    }
+
     /// 1:1: every template of `subject` in the granted classes that matches at `now`.
     ///
     /// # Errors

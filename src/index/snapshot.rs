@@ -22,8 +22,8 @@
 //! Sealing and files (store).
 
 use std::sync::PoisonError;
+use std::sync::mpsc::sync_channel;
 
-use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::care::pool;
@@ -43,6 +43,11 @@ const LINK_BYTES: usize = size_of::<u32>();
 pub const HEAD_BYTES: usize = MAGIC.len() + WIDTH_BYTES + FINGERPRINT_BYTES;
 /// Rows that are decoded together and brought back under one hold of the lock.
 const BATCH: usize = 4_096;
+/// Batches that may be ready before they are entered.
+const BATCHES_AHEAD: usize = 4;
+/// Rows that may be missing between two: a slot further off is no slot of a gallery, and memory is
+/// not filled up to it.
+const FURTHEST_GAP: usize = 1 << 20;
 
 /// One row of a snapshot.
 pub struct ExportedRow {
@@ -123,34 +128,32 @@ impl Index {
     pub fn restore(
         &self,
         head: &[u8],
-        rows: impl IntoIterator<Item = RestoredRow>,
+        rows: impl IntoIterator<Item = RestoredRow, IntoIter: Send>,
     ) -> Result<Restored, IndexError> {
         if head != self.snapshot_head() {
             return Err(IndexError::ForeignSnapshot);
         }
+        let rows = rows.into_iter();
+        self.expect(rows.size_hint().0)?;
         let (mut dropped, mut links) = (Vec::new(), SavedLinks::default());
-        let mut rows = rows.into_iter();
-        loop {
-            let batch: Vec<RestoredRow> = rows.by_ref().take(BATCH).collect();
-            if batch.is_empty() {
-                return Ok(Restored { rows: links.rows, dropped, links });
-            }
-            let decoded: Vec<Option<Decoded<'_>>> =
-                batch.par_iter().map(|row| self.decode(&row.body)).collect();
-            let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
-            for (RestoredRow { slot, template, .. }, decoded) in batch.iter().zip(decoded) {
-                let record = template.record;
-                let Some(Decoded { row, links: saved }) = decoded else {
-                    dropped.push(record);
-                    continue;
-                };
-                match state.adopt(*slot, template.clone(), &row) {
-                    Ok(()) => links.keep(slot.index, saved),
-                    Err(fault) if fault.is_of_the_machine() => return Err(fault),
-                    Err(_unusable) => dropped.push(record),
+        std::thread::scope(|threads| {
+            // One thread reads and decodes while this one enters what the other has ready.
+            let (ready, batches) = sync_channel(BATCHES_AHEAD);
+            let mut decoded = rows.map(|row| self.decode(row)).peekable();
+            threads.spawn(move || {
+                while decoded.peek().is_some() {
+                    let batch: Vec<Decoded> = decoded.by_ref().take(BATCH).collect();
+                    if ready.send(batch).is_err() {
+                        return; // nobody enters any more
+                    }
                 }
+            });
+            for batch in batches {
+                self.enter(batch, &mut dropped, &mut links)?;
             }
-        }
+            Ok(())
+        })?;
+        Ok(Restored { rows: links.rows, dropped, links })
     }
 
     /// Makes the graph from the links of restored rows, beside searches and changes, on `threads`
@@ -172,25 +175,59 @@ impl Index {
         };
         let rows = u32::try_from(rows).map_err(|_beyond_u32| IndexError::Full)?;
         // A pool of its own: its tasks take the lock, which those of the common pool never may.
-        let graph = pool(threads)?.install(|| {
-            Graph::restore(settings, &space, rows, is_live, |row| links.of(row))
-        });
+        let graph = pool(threads)?
+            .install(|| Graph::restore(settings, &space, rows, is_live, |row| links.of(row)));
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.end_relinking(self.tools(), graph);
         Ok(())
     }
 
-    fn decode<'a>(&self, body: &'a [u8]) -> Option<Decoded<'a>> {
-        let (codes, rest) = body.split_at_checked(self.quantiser.width())?;
-        let (scale, links) = rest.split_first_chunk::<SCALE_BYTES>()?;
-        let row = self.quantiser.row_of_codes(codes, f32::from_le_bytes(*scale))?;
-        Some(Decoded { row, links })
+    /// Makes room for so many rows.
+    fn expect(&self, rows: usize) -> Result<(), IndexError> {
+        let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
+        state.catalogue.expect(rows);
+        Ok(())
+    }
+
+    fn decode(&self, row: RestoredRow) -> Decoded {
+        let RestoredRow { slot, template, body } = row;
+        let parts = body.split_at_checked(self.quantiser.width()).and_then(|(codes, rest)| {
+            let (scale, links) = rest.split_first_chunk::<SCALE_BYTES>()?;
+            let row = self.quantiser.row_of_codes(codes, f32::from_le_bytes(*scale))?;
+            Some((row, links.to_vec()))
+        });
+        Decoded { slot, template, parts }
+    }
+
+    fn enter(
+        &self,
+        batch: Vec<Decoded>,
+        dropped: &mut Vec<RecordId>,
+        links: &mut SavedLinks,
+    ) -> Result<(), IndexError> {
+        let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
+        for Decoded { slot, template, parts } in batch {
+            let record = template.record;
+            let near = links.spans.len() + FURTHEST_GAP > slot.index as usize;
+            let Some((row, saved)) = parts.filter(|_| near) else {
+                dropped.push(record);
+                continue;
+            };
+            match state.adopt(slot, template, &row) {
+                Ok(()) => links.keep(slot.index, &saved),
+                Err(fault) if fault.is_of_the_machine() => return Err(fault),
+                Err(_unusable) => dropped.push(record),
+            }
+        }
+        Ok(())
     }
 }
 
-struct Decoded<'a> {
-    row: Row,
-    links: &'a [u8],
+/// A row on its way back; without parts where its body could not be used.
+struct Decoded {
+    slot: SlotId,
+    template: NewTemplate,
+    parts: Option<(Row, Vec<u8>)>,
 }
 
 fn body(codes: &[u8], scale: f32, links: &Links) -> Zeroizing<Vec<u8>> {

@@ -49,7 +49,11 @@ impl State {
     }
 
     /// Adds a template. The graph knows of it once [`State::link`] was called.
-    pub(super) fn insert(&mut self, template: NewTemplate, row: &Row) -> Result<SlotId, IndexError> {
+    pub(super) fn insert(
+        &mut self,
+        template: NewTemplate,
+        row: &Row,
+    ) -> Result<SlotId, IndexError> {
         let place = self.catalogue.vacancy(&template)?;
         self.reach(place)?;
         let slot = self.catalogue.occupy(place, template)?;
@@ -144,7 +148,8 @@ impl State {
             class.is_some_and(|class| search.classes.contains(class))
                 && search.now < self.catalogue.matches_until()[row as usize]
         };
-        let compare = |rows: &[u32], found: &mut [f32]| gallery.scores(search.probe.bare(), rows, found);
+        let compare =
+            |rows: &[u32], found: &mut [f32]| gallery.scores(search.probe.bare(), rows, found);
         let near = graph.search(ef, search.keep, compare, member);
         let hits = near.into_iter().map(|Near { similarity, row }| Hit { similarity, row });
         hits.take_while(|hit| hit.similarity >= search.floor).collect()

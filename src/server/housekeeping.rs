@@ -57,7 +57,10 @@ pub(super) async fn care(engine: Arc<Engine>, stop: CancellationToken) {
             Ok(Care::Linked { linked, of }) => tracing::info!(linked, of, "graph grows"),
             Ok(Care::Measured) => {
                 let ef = engine.status().index.graph.and_then(|graph| graph.ef);
-                tracing::info!(ef, "graph measured; none means that it finds too few and scans serve");
+                tracing::info!(
+                    ef,
+                    "graph measured; none means that it finds too few and scans serve"
+                );
             }
             Err(fault) => {
                 tracing::error!(%fault, "the index's graph could not be cared for");

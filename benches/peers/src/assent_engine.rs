@@ -5,8 +5,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use assent::consent::{ConsentTag, Grant, Policy, PolicyDocument, Profile};
-use assent::index::{Index, IndexSettings, LockMode, NewTemplate};
-use assent::types::{Embedding, RecordId, Timestamp};
+use assent::index::{
+    Index, IndexOptions, NewTemplate, PlanSetting, Query, RotationKey,
+};
+use assent::types::{Embedding, RecordId, Similarity, Timestamp};
 
 use crate::engine::{Engine, insert_all};
 use crate::gallery::Gallery;
@@ -17,14 +19,8 @@ const GATE: &str = "north-gate-1";
 /// Probes in flight, each from a caller of its own: the index may answer them together.
 const CALLERS: usize = 16;
 
-/// Which of its ways to search the index is held to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Plan {
-    Exact,
-}
-
 pub(crate) struct Assent {
-    plan: Plan,
+    is_graph: bool,
     index: Index,
     grant: Grant,
     now: Timestamp,
@@ -32,16 +28,23 @@ pub(crate) struct Assent {
     templates: Vec<AtomicU32>,
 }
 
-pub(crate) fn build(plan: Plan, gallery: &Gallery, options: &Options) -> Outcome<Assent> {
+pub(crate) fn build(plan: PlanSetting, gallery: &Gallery, options: &Options) -> Outcome<Assent> {
     let (policy, _) =
         Policy::under(Profile::named("cn")?).apply(&PolicyDocument::parse(POLICY)?)?;
     let grant = policy.open_gate(&GATE.parse()?)?.grant().clone();
     let class = grant.classes().first().ok_or("the gate grants nothing")?.clone();
     let now = Timestamp::now();
-    let settings =
-        IndexSettings { width: gallery.width(), lock: LockMode::BestEffort, kernel: None };
-    let index = Index::new(&settings)?;
-    let templates: Vec<_> = (0..gallery.len()).map(|_| AtomicU32::new(u32::MAX)).collect();
+    let options_of_index = IndexOptions {
+        plan,
+        graph: plan == PlanSetting::Graph,
+        canary_every: 0,
+        ..IndexOptions::default()
+    };
+    let key = RotationKey::new(&[7; 32]);
+    let index = Index::new(options_of_index.settings(gallery.width(), key))?;
+    // Slots are handed out in groups and stretches, a little further than there are templates.
+    let slots = gallery.len() + gallery.len() / 8 + (1 << 14);
+    let templates: Vec<_> = (0..slots).map(|_| AtomicU32::new(u32::MAX)).collect();
     insert_all(gallery.len(), options.threads, |i| {
         let record = RecordId::random();
         let consent = ConsentTag {
@@ -58,21 +61,25 @@ pub(crate) fn build(plan: Plan, gallery: &Gallery, options: &Options) -> Outcome
         at.store(u32::try_from(i)?, Ordering::Relaxed);
         Ok(())
     })?;
-    Ok(Assent { plan, index, grant, now, templates })
+    Ok(Assent { is_graph: plan == PlanSetting::Graph, index, grant, now, templates })
 }
 
 impl Engine for Assent {
-    fn nearest(&self, probe: &[f32], _ef: usize, floor: f32) -> Outcome<Option<usize>> {
+    fn nearest(&self, probe: &[f32], ef: usize, floor: f32) -> Outcome<Option<usize>> {
         let probe = Embedding::normalise(probe.to_vec())?;
-        let Plan::Exact = self.plan;
-        let found = self.index.search(&self.grant, &probe, 1, self.now)?;
-        let best = found.candidates.first().filter(|best| best.similarity().get() >= floor);
+        let query = Query { probe: &probe, k: 1, floor: Similarity::new(floor) };
+        let found = if self.is_graph {
+            self.index.search_graph(&self.grant, &query, ef, self.now)?
+        } else {
+            self.index.search(&self.grant, &query, self.now)?
+        };
+        let best = found.candidates.first();
         let template = best.map(|best| &self.templates[best.slot().index as usize]);
         Ok(template.map(|template| template.load(Ordering::Relaxed) as usize))
     }
 
     fn is_graph(&self) -> bool {
-        false
+        self.is_graph
     }
 
     fn heeds_floor(&self) -> bool {

@@ -7,7 +7,9 @@ use std::thread;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::assent_engine::{self, Plan};
+use assent::index::PlanSetting;
+
+use crate::assent_engine;
 use crate::exact_scan::ExactScan;
 use crate::gallery::Gallery;
 use crate::hnsw_rs_engine::HnswRs;
@@ -21,7 +23,10 @@ const CHUNK: usize = 64;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum EngineName {
+    AssentAuto,
     AssentExact,
+    AssentSketch,
+    AssentGraph,
     ExactScan,
     UsearchI8,
     UsearchBf16,
@@ -52,7 +57,10 @@ pub(crate) trait Engine: Sync {
 impl EngineName {
     /// In the table's order.
     pub(crate) const ALL: &[Self] = &[
+        Self::AssentAuto,
         Self::AssentExact,
+        Self::AssentSketch,
+        Self::AssentGraph,
         Self::ExactScan,
         Self::UsearchI8,
         Self::UsearchBf16,
@@ -63,7 +71,10 @@ impl EngineName {
     /// As on the command line.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::AssentAuto => "assent-auto",
             Self::AssentExact => "assent-exact",
+            Self::AssentSketch => "assent-sketch",
+            Self::AssentGraph => "assent-graph",
             Self::ExactScan => "exact-scan",
             Self::UsearchI8 => "usearch-i8",
             Self::UsearchBf16 => "usearch-bf16",
@@ -74,8 +85,12 @@ impl EngineName {
 
     /// Builds it in this process; hnswlib has one of its own.
     pub(crate) fn build(self, gallery: &Gallery, options: &Options) -> Outcome<Box<dyn Engine>> {
+        let assent = |plan| assent_engine::build(plan, gallery, options);
         Ok(match self {
-            Self::AssentExact => Box::new(assent_engine::build(Plan::Exact, gallery, options)?),
+            Self::AssentAuto => Box::new(assent(PlanSetting::Auto)?),
+            Self::AssentExact => Box::new(assent(PlanSetting::Exact)?),
+            Self::AssentSketch => Box::new(assent(PlanSetting::Sketch)?),
+            Self::AssentGraph => Box::new(assent(PlanSetting::Graph)?),
             Self::ExactScan => Box::new(ExactScan::build(gallery)),
             Self::UsearchI8 => Box::new(Usearch::build(usearch::ScalarKind::I8, gallery, options)?),
             Self::UsearchBf16 => {

@@ -140,7 +140,10 @@ fn in_flight(
 
 fn version(name: EngineName) -> &'static str {
     machine::locked_version(match name {
-        EngineName::AssentExact => "assent",
+        EngineName::AssentAuto
+        | EngineName::AssentExact
+        | EngineName::AssentSketch
+        | EngineName::AssentGraph => "assent",
         EngineName::ExactScan => "peers",
         EngineName::UsearchI8 | EngineName::UsearchBf16 => "usearch",
         EngineName::HnswRs => "hnsw_rs",

@@ -29,8 +29,8 @@ use std::ops::Range;
 use zeroize::Zeroize;
 
 use self::pages::Pages;
-use super::error::IndexError;
 use super::catalogue::GROUP_ROWS;
+use super::error::IndexError;
 use super::kernel::{GROUP_SKETCH_BYTES, SKETCH_BYTES};
 use super::quantise::Row;
 use super::settings::LockMode;
@@ -385,10 +385,16 @@ mod tests {
         let mut next = 3 * 32;
         for run in arena.runs(3..60) {
             assert_eq!(run.row, next);
-            assert_eq!((run.backs.len(), run.codes.len() / 128), (run.fronts.len(), run.scales.len()));
+            assert_eq!(
+                (run.backs.len(), run.codes.len() / 128),
+                (run.fronts.len(), run.scales.len())
+            );
             if (run.row..run.row + u32::try_from(run.scales.len()).unwrap()).contains(&1030) {
                 let at = (1030 - run.row) as usize;
-                assert_eq!((&run.codes[at * 128..][..128], run.scale(at)), (row.codes(), row.scale()));
+                assert_eq!(
+                    (&run.codes[at * 128..][..128], run.scale(at)),
+                    (row.codes(), row.scale())
+                );
             }
             next += u32::try_from(run.fronts.len()).unwrap() * 32;
         }

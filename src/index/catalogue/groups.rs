@@ -30,6 +30,10 @@ use crate::types::SlotId;
 
 /// Rows in a group.
 pub(in crate::index) const GROUP_ROWS: u32 = u32::BITS;
+/// A class takes a stretch of fresh groups that is so small a part of what it has ...
+const STRETCH_SHARE: u32 = 16;
+/// ... and no more groups than these: 8,192 rows.
+const STRETCH: u32 = 256;
 /// The last group: the rows of later ones have no 32-bit number.
 const LAST_GROUP: u32 = u32::MAX / GROUP_ROWS;
 
@@ -93,6 +97,19 @@ impl Groups {
                 && group.owner.is_none_or(|owner| class == Some(owner))
                 && group.generations[row_in_group(slot.index)] <= slot.generation
         })
+    }
+
+    /// Gives the class of a row that was just taken in the last group the groups behind it as well:
+    /// large classes lie in long stretches, which scans run through faster.
+    pub(super) fn stretch(&mut self, row: u32) {
+        let group = row / GROUP_ROWS;
+        let is_new = row.is_multiple_of(GROUP_ROWS) && group as usize + 1 == self.states.len();
+        if let Some(class) = self.owner(row).filter(|_| is_new) {
+            let held = u32::try_from(self.of(class).len()).unwrap_or(u32::MAX);
+            let last = group.saturating_add((held / STRETCH_SHARE).min(STRETCH)).min(LAST_GROUP);
+            self.extend(last);
+            (group..=last).for_each(|group| self.claim(class, group));
+        }
     }
 
     /// Takes a slot that [`Groups::admits`] the class; the rows and groups before it stay as they
@@ -305,8 +322,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
     use super::super::classes::Classes;
+    use super::*;
     use crate::index::testkit::{class, grant};
 
     const CLASSES: u32 = 4;

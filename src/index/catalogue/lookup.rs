@@ -37,6 +37,14 @@ impl Lookup {
         self.shards[shard(hash)].insert_unique(hash, row, |other| rehash(*other));
     }
 
+    /// Makes room for so many more rows.
+    pub(super) fn reserve(&mut self, rows: usize, rehash: impl Fn(u32) -> u64) {
+        for shard in &mut self.shards {
+            // Shards differ by chance; a little room more spares most of them a second time.
+            shard.reserve(rows / SHARDS + rows / (8 * SHARDS), |other| rehash(*other));
+        }
+    }
+
     /// Strikes a row out.
     pub(super) fn strike(&mut self, hash: u64, row: u32) {
         if let Ok(place) = self.shards[shard(hash)].find_entry(hash, |other| *other == row) {

@@ -29,14 +29,14 @@ mod register;
 use std::ops::Range;
 
 use self::classes::ControllerNo;
-use super::error::IndexError;
 use self::expiry::Expiry;
-use super::found::{Match, NewTemplate};
 use self::groups::runs;
 use self::interned::Interned;
 use self::lookup::Lookup;
 use self::names::{Name, Names};
 use self::register::{Entry, Keys, Register};
+use super::error::IndexError;
+use super::found::{Match, NewTemplate};
 use super::status::{ClassStatus, ControllerStatus};
 use crate::consent::{ConsentTag, Grant};
 use crate::types::{
@@ -79,6 +79,7 @@ impl Catalogue {
     pub(super) fn occupy(&mut self, row: u32, new: NewTemplate) -> Result<SlotId, IndexError> {
         let slot = self.slot_id(row);
         self.enter(slot, new)?;
+        self.register.groups.stretch(row);
         Ok(slot)
     }
 
@@ -92,6 +93,14 @@ impl Catalogue {
     pub(super) fn adopt(&mut self, slot: SlotId, new: NewTemplate) -> Result<(), IndexError> {
         self.may_hold(&new)?;
         self.enter(slot, new)
+    }
+
+    /// Makes room for so many more records.
+    pub(super) fn expect(&mut self, records: usize) {
+        let register = &self.register;
+        self.by_record.reserve(records, |row| register.hash_of(register.record(row)));
+        self.by_subject.reserve(records, |row| register.hash_of(register.subject(row)));
+        self.by_consent.reserve(records, |row| register.hash_of(register.consent(row)));
     }
 
     /// Drops a record from all lookups. Its row stays taken until it is [released].

@@ -74,12 +74,8 @@ pub(super) fn sift(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted
 #[target_feature(enable = "avx2")]
 pub(super) fn lean(bits: &[u8; SKETCH_BYTES], codes: &[i8; SKETCH_BITS]) -> i32 {
     // Byte n of a lane gets the byte of `bits` that holds bit n, and then that bit alone.
-    let spread = _mm256_setr_epi64x(
-        0,
-        0x0101_0101_0101_0101,
-        0x0202_0202_0202_0202,
-        0x0303_0303_0303_0303,
-    );
+    let spread =
+        _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
     let own_bit = _mm256_set1_epi64x(0x8040_2010_0804_0201_u64.cast_signed());
     let (mut chosen, mut all) = (_mm256_setzero_si256(), _mm256_setzero_si256());
     for (bits, codes) in bits.as_chunks().0.iter().zip(codes.as_chunks().0) {

@@ -5,9 +5,9 @@
 #[cfg(target_arch = "aarch64")]
 use super::neon;
 use super::sketch::{Run, SKETCH_BITS, SKETCH_BYTES, Sifted, SketchProbe};
+use super::{GROUP_SKETCH_BYTES, Kernel, MOST_PROBES, portable, prefetch};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
-use super::{GROUP_SKETCH_BYTES, Kernel, MOST_PROBES, portable, prefetch};
 use crate::index::arena::ROW_ALIGN;
 
 /// The functions of one kernel.
@@ -137,12 +137,7 @@ fn detected(kernel: Kernel) -> Option<Functions> {
         }),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") => {
-            Some(Functions {
-                dot: avx2::dot,
-                dots: avx2::dots,
-                sift: avx2::sift,
-                lean: avx2::lean,
-            })
+            Some(Functions { dot: avx2::dot, dots: avx2::dots, sift: avx2::sift, lean: avx2::lean })
         }
         #[cfg(target_arch = "aarch64")]
         Kernel::Neon if std::arch::is_aarch64_feature_detected!("neon") => {

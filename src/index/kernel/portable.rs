@@ -80,6 +80,7 @@ fn found(row: usize, probe: u16, distance: u32) -> Sifted {
 /// The sum of codes whose sign bit is 1 less the sum of the others.
 pub(super) fn lean(bits: &[u8; SKETCH_BYTES], codes: &[i8; SKETCH_BITS]) -> i32 {
     let signs = bits.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
-    let signed = |(sign, code): (bool, &i8)| if sign { i32::from(*code) } else { -i32::from(*code) };
+    let signed =
+        |(sign, code): (bool, &i8)| if sign { i32::from(*code) } else { -i32::from(*code) };
     signs.zip(codes).map(signed).sum()
 }

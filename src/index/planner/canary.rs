@@ -56,7 +56,8 @@ impl Canary {
 
     /// Whether it is this answer's turn.
     pub(in crate::index) fn is_due(&self) -> bool {
-        self.every > 0 && self.answers.fetch_add(1, Ordering::Relaxed) % self.every == self.every - 1
+        self.every > 0
+            && self.answers.fetch_add(1, Ordering::Relaxed) % self.every == self.every - 1
     }
 
     /// Counts one mate, and says whether the way now misses more than the target allows.

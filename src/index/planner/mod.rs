@@ -274,7 +274,11 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = self.way.name();
         let why = if self.forced { "as set" } else { "the cheapest that finds everybody" };
-        write!(f, "{way}, {why}: {} templates at cosine {:.3} or more, ", self.templates, self.floor)?;
+        write!(
+            f,
+            "{way}, {why}: {} templates at cosine {:.3} or more, ",
+            self.templates, self.floor
+        )?;
         write!(f, "exact {:.0?}, sketch {:.0?}, ", self.exact, self.sketch)?;
         match self.graph {
             GraphOutlook::Absent => write!(f, "no graph"),

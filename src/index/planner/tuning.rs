@@ -27,7 +27,8 @@ impl Rung {
     pub(in crate::index) fn cost_for(&self, rows: usize, of: usize) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let scale = of.max(1) as f64 / rows.max(1) as f64;
-        Duration::try_from_secs_f64(self.cost.as_secs_f64() * scale.max(1.0)).unwrap_or(Duration::MAX)
+        Duration::try_from_secs_f64(self.cost.as_secs_f64() * scale.max(1.0))
+            .unwrap_or(Duration::MAX)
     }
 }
 

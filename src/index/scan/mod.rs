@@ -24,6 +24,7 @@
 //! - The result does not depend on how groups are cut into pieces or which probes go together.
 
 mod cuts;
+mod pieces;
 mod tally;
 
 use std::ops::Range;
@@ -37,11 +38,11 @@ use super::kernel::{Kernels, MOST_PROBES, SKETCH_BYTES, Sifted, SketchProbe};
 use super::quantise::{BareProbe, Probe};
 use crate::types::Timestamp;
 
+use self::pieces::{Part, Piece, Pieces};
+
 pub(super) use self::cuts::{Cut, Cuts};
 pub(super) use self::tally::{Hit, Tally};
 
-/// Groups of one piece: 8,192 rows.
-const PIECE_GROUPS: u32 = 256;
 /// Rows of a group.
 const GROUP: usize = GROUP_ROWS as usize;
 /// Pieces that a repeated search compares in one hold of the lock: about a millisecond.
@@ -84,26 +85,32 @@ pub(super) enum Spread {
 impl Gallery<'_> {
     /// Compares every permitted row by its codes: the best of each search, in their order.
     pub(super) fn exact(&self, searches: &[&Search], spread: Spread) -> Vec<Vec<Hit>> {
-        self.over(searches, &self.pieces(searches), spread, |part, groups, scratch| {
-            for run in self.arena.runs(groups) {
-                self.exact_run(searches, part, run, scratch);
-            }
+        let pieces = Pieces::of(self.catalogue, searches);
+        over(searches, &pieces.list(), spread, |part, runs, scratch| {
+            self.exact_runs(searches, part, runs, scratch);
         })
     }
 
     /// Sifts permitted rows by their sketches and compares those that are left by their codes.
     /// `cuts` are those of the searches' floors.
-    pub(super) fn sketch(&self, searches: &[&Search], cuts: &[Cut], spread: Spread) -> Vec<Vec<Hit>> {
+    pub(super) fn sketch(
+        &self,
+        searches: &[&Search],
+        cuts: &[Cut],
+        spread: Spread,
+    ) -> Vec<Vec<Hit>> {
+        let pieces = Pieces::of(self.catalogue, searches);
         let probes = Zeroizing::new(Vec::from_iter(
             searches.iter().zip(cuts).map(|(search, cut)| sketch_probe(&search.probe, *cut)),
         ));
-        self.over(searches, &self.pieces(searches), spread, |part, groups, scratch| {
-            let members = Zeroizing::new(Vec::from_iter(part.members().map(|n| probes[n])));
-            for run in self.arena.runs(groups) {
+        over(searches, &pieces.list(), spread, |part, runs, scratch| {
+            let members = Vec::from_iter(part.members());
+            let probes = Zeroizing::new(Vec::from_iter(members.iter().map(|n| probes[*n])));
+            for run in runs.iter().flat_map(|groups| self.arena.runs(groups.clone())) {
                 let first = run.row as usize / GROUP;
                 let live = &self.catalogue.live_masks()[first..][..run.fronts.len()];
-                self.kernels.sift(run.fronts, run.backs, live, &members, &mut scratch.sifted);
-                self.rerank(searches, cuts, part, run, scratch);
+                self.kernels.sift(run.fronts, run.backs, live, &probes, &mut scratch.sifted);
+                self.rerank(searches, cuts, &members, run, scratch);
             }
         })
     }
@@ -111,12 +118,11 @@ impl Gallery<'_> {
     /// Compares the permitted rows of one spell of a search that is done in many; `None` after
     /// the last.
     pub(super) fn exact_spell(&self, search: &Search, spell: usize) -> Option<Vec<Hit>> {
-        let pieces = self.pieces(&[search]);
+        let pieces = Pieces::of(self.catalogue, &[search]);
+        let pieces = pieces.list();
         let pieces = pieces.chunks(SPELL_PIECES).nth(spell)?;
-        self.over(&[search], pieces, Spread::Caller, |part, groups, scratch| {
-            for run in self.arena.runs(groups) {
-                self.exact_run(&[search], part, run, scratch);
-            }
+        over(&[search], pieces, Spread::Caller, |part, runs, scratch| {
+            self.exact_runs(&[search], part, runs, scratch);
         })
         .pop()
     }
@@ -133,17 +139,35 @@ impl Gallery<'_> {
         scores(self.arena, self.kernels, probe, rows, found);
     }
 
-    fn exact_run(&self, searches: &[&Search], part: Part, run: Run<'_>, scratch: &mut Scratch) {
-        let stride = self.arena.stride();
+    fn exact_runs(
+        &self,
+        searches: &[&Search],
+        part: Part,
+        runs: &[Range<u32>],
+        scratch: &mut Scratch,
+    ) {
         let members = Vec::from_iter(part.members());
         let probes =
             Vec::from_iter(members.iter().map(|member| searches[*member].probe.bare().codes()));
         scratch.dots.resize(members.len() * GROUP, 0);
-        let first = run.row as usize / GROUP;
-        let live = &self.catalogue.live_masks()[first..];
+        for run in runs.iter().flat_map(|groups| self.arena.runs(groups.clone())) {
+            self.exact_run(searches, &members, &probes, run, scratch);
+        }
+    }
+
+    fn exact_run(
+        &self,
+        searches: &[&Search],
+        members: &[usize],
+        probes: &[&[i8]],
+        run: Run<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let stride = self.arena.stride();
+        let live = &self.catalogue.live_masks()[run.row as usize / GROUP..];
         let groups = run.codes.chunks_exact(GROUP * stride).zip(live).enumerate();
         for (group, (codes, live)) in groups.filter(|(_, (_, live))| **live != 0) {
-            self.kernels.dots(codes, stride, &probes, &mut scratch.dots);
+            self.kernels.dots(codes, stride, probes, &mut scratch.dots);
             for (member, dots) in members.iter().zip(scratch.dots.chunks_exact(GROUP)) {
                 let (bare, tally) = (searches[*member].probe.bare(), &mut scratch.tallies[*member]);
                 for at in rows_of(*live).map(|row| row as usize) {
@@ -162,13 +186,12 @@ impl Gallery<'_> {
         &self,
         searches: &[&Search],
         cuts: &[Cut],
-        part: Part,
+        members: &[usize],
         run: Run<'_>,
         scratch: &mut Scratch,
     ) {
         let Scratch { tallies, sifted, near, sketch, .. } = scratch;
         near.clear();
-        let members = Vec::from_iter(part.members());
         for Sifted { row, probe, .. } in sifted.drain(..) {
             let member = members[usize::from(probe)];
             let probe = &searches[member].probe;
@@ -182,7 +205,8 @@ impl Gallery<'_> {
             }
         }
         for (member, row) in near {
-            let hit = Hit { similarity: self.score(searches[*member].probe.bare(), *row), row: *row };
+            let hit =
+                Hit { similarity: self.score(searches[*member].probe.bare(), *row), row: *row };
             self.offer(searches[*member], &mut tallies[*member], hit);
         }
     }
@@ -192,61 +216,26 @@ impl Gallery<'_> {
             tally.offer(hit);
         }
     }
-
-    /// Hands each piece to `scan` with the searches that may read it.
-    fn over(
-        &self,
-        searches: &[&Search],
-        pieces: &[(Part, Range<u32>)],
-        spread: Spread,
-        scan: impl Fn(Part, Range<u32>, &mut Scratch) + Sync,
-    ) -> Vec<Vec<Hit>> {
-        debug_assert!(searches.len() <= MOST_PROBES);
-        let each = |mut scratch: Scratch, (part, groups): &(Part, Range<u32>)| {
-            scan(*part, groups.clone(), &mut scratch);
-            scratch
-        };
-        let fresh = || Scratch::new(searches);
-        let scratch = match spread {
-            Spread::Caller => pieces.iter().fold(fresh(), each),
-            Spread::Pool => pieces.par_iter().fold(fresh, each).reduce(fresh, Scratch::merge),
-        };
-        scratch.tallies.into_iter().map(Tally::into_best).collect()
-    }
-
-    /// Every permitted group once, with all searches that may read it.
-    fn pieces(&self, searches: &[&Search]) -> Vec<(Part, Range<u32>)> {
-        let mut pieces = Vec::new();
-        let [first, rest @ ..] = searches else { return pieces };
-        let mut classes = first.classes.clone();
-        for search in rest {
-            classes.extend(&search.classes);
-        }
-        for class in classes.iter() {
-            let granted = searches.iter().map(|search| search.classes.contains(class));
-            let part = Part::of(granted);
-            for run in self.catalogue.runs(class) {
-                let cuts = run.clone().step_by(PIECE_GROUPS as usize);
-                let piece = |from: u32| from..run.end.min(from + PIECE_GROUPS);
-                pieces.extend(cuts.map(|from| (part, piece(from))));
-            }
-        }
-        pieces
-    }
 }
 
-/// The searches that may read a group: one bit each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Part(u16);
-
-impl Part {
-    fn of(granted: impl Iterator<Item = bool>) -> Self {
-        Self(granted.enumerate().fold(0, |bits, (n, granted)| bits | u16::from(granted) << n))
-    }
-
-    fn members(self) -> impl Iterator<Item = usize> {
-        (0..MOST_PROBES).filter(move |n| self.0 >> n & 1 == 1)
-    }
+/// Hands each piece to `scan` with the searches that may read it.
+fn over(
+    searches: &[&Search],
+    pieces: &[Piece<'_>],
+    spread: Spread,
+    scan: impl Fn(Part, &[Range<u32>], &mut Scratch) + Sync,
+) -> Vec<Vec<Hit>> {
+    debug_assert!(searches.len() <= MOST_PROBES);
+    let each = |mut scratch: Scratch, piece: &Piece<'_>| {
+        scan(piece.part, piece.runs, &mut scratch);
+        scratch
+    };
+    let fresh = || Scratch::new(searches);
+    let scratch = match spread {
+        Spread::Caller => pieces.iter().fold(fresh(), each),
+        Spread::Pool => pieces.par_iter().fold(fresh, each).reduce(fresh, Scratch::merge),
+    };
+    scratch.tallies.into_iter().map(Tally::into_best).collect()
 }
 
 /// What one core needs while it scans.
@@ -262,7 +251,13 @@ struct Scratch {
 impl Scratch {
     fn new(searches: &[&Search]) -> Self {
         let tallies = searches.iter().map(|search| Tally::new(search.keep, search.floor)).collect();
-        Self { tallies, dots: Vec::new(), sifted: Vec::new(), near: Vec::new(), sketch: Zeroizing::new([0; SKETCH_BYTES]) }
+        Self {
+            tallies,
+            dots: Vec::new(),
+            sifted: Vec::new(),
+            near: Vec::new(),
+            sketch: Zeroizing::new([0; SKETCH_BYTES]),
+        }
     }
 
     fn merge(mut self, other: Self) -> Self {

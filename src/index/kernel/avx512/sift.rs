@@ -63,10 +63,12 @@ const PART_ROWS: [u16; GROUP_ROWS] = [
 
 /// Pushes the rows of `run` that are within both cuts of a probe, of which there are at most
 /// [`MOST_PROBES`].
-#[target_feature(
-    enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx512vpopcntdq,bmi1,bmi2,popcnt"
-)]
-pub(in crate::index::kernel) fn sift(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted>) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx512vpopcntdq,bmi1,bmi2,popcnt")]
+pub(in crate::index::kernel) fn sift(
+    run: Run<'_>,
+    probes: &[SketchProbe],
+    sifted: &mut Vec<Sifted>,
+) {
     let many = probes.len() >= MANY_PROBES;
     let enough = if many { ENOUGH_OF_MANY } else { ENOUGH_OF_FEW };
     let mut lists = Shortlists::new();
