@@ -7,6 +7,14 @@
 //! is *mate recall*: the share of mated probes whose best row by exact scan is their mate, at or
 //! above the floor, that the index finds too. `--threads 1` for figures of one thread.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a bench prints figures"
+)]
+
 #[path = "gallery/mod.rs"]
 mod gallery;
 
@@ -258,7 +266,7 @@ impl Stage {
         }
         format!(
             ", recall {:.5} of {mates} mates at or above the floor",
-            right as f64 / mates as f64
+            right as f64 / f64::from(mates)
         )
     }
 

@@ -1,5 +1,7 @@
 //! The gallery is what its head says.
 
+#![allow(unused_imports, dead_code, reason = "benches without a test harness leave the tests out")]
+
 use rayon::ThreadPoolBuilder;
 
 use super::population::dot;

@@ -178,18 +178,18 @@ mod tests {
     #[test]
     fn calls_that_arrive_during_a_batch_share_the_next_one() {
         let gather = Gather::new(16);
-        let (begun, hold) = (Barrier::new(2), Mutex::new(()));
+        let (begun, gate) = (Barrier::new(2), Mutex::new(()));
         let batches = Mutex::new(Vec::new());
         let slow = |batch: &[&u8]| {
             if *batch[0] == 0 {
                 begun.wait();
-                drop(hold.lock());
+                drop(gate.lock());
             }
             batches.lock().unwrap().push(batch.len());
             batch.iter().map(|n| **n).collect()
         };
         std::thread::scope(|threads| {
-            let held = hold.lock().unwrap();
+            let held = gate.lock().unwrap();
             threads.spawn(|| gather.call(0, slow));
             begun.wait();
             let callers: Vec<_> = (1..6).map(|_| threads.spawn(|| gather.call(1, slow))).collect();

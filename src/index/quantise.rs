@@ -80,8 +80,8 @@ impl Quantiser {
     /// The row that codes without padding stand for; `None` unless they are what
     /// [`Quantiser::row`] makes.
     pub(super) fn row_of_codes(&self, used: &[u8], scale: f32) -> Option<Row> {
-        let coded = used.iter().all(|byte| *byte != 0) && used.iter().any(|b| is_extreme(*b));
-        if !(used.len() == self.width && coded && scale.is_finite() && scale > 0.0) {
+        let is_row = used.iter().all(|byte| *byte != 0) && used.iter().any(|b| is_extreme(*b));
+        if !(used.len() == self.width && is_row && scale.is_finite() && scale > 0.0) {
             return None;
         }
         let mut codes: Zeroizing<Vec<i8>> = Zeroizing::new(Vec::with_capacity(self.width));

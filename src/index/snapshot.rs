@@ -97,7 +97,7 @@ impl Index {
         let (magic, rest) = head.split_at_mut(MAGIC.len());
         let (width, fingerprint) = rest.split_at_mut(WIDTH_BYTES);
         magic.copy_from_slice(MAGIC);
-        let dimensions = u16::try_from(self.quantiser.width()).expect("at most 1,024");
+        let dimensions = u16::try_from(self.quantiser.width()).unwrap_or(u16::MAX);
         width.copy_from_slice(&dimensions.to_le_bytes());
         fingerprint.copy_from_slice(&self.quantiser.fingerprint());
         head

@@ -76,6 +76,7 @@ impl<'a> List<'a> {
         self.iter().map(|link| link.row)
     }
 
+    #[cfg(test)]
     /// The words as they stand.
     pub(super) fn words(self) -> impl Iterator<Item = u32> + 'a {
         self.0.iter().map(|word| word.load(Relaxed))

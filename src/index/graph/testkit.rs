@@ -24,7 +24,9 @@ impl Random {
 
     /// Near enough to normal: a sum of four.
     fn value(&mut self) -> f32 {
-        (0..4).map(|_| self.below(1 << 16) as f32 / 65_536.0 - 0.5).sum()
+        (0..4)
+            .map(|_| f32::from(u16::try_from(self.below(1 << 16)).unwrap()) / 65_536.0 - 0.5)
+            .sum()
     }
 }
 
@@ -41,7 +43,9 @@ impl Dots {
         let mut values: Vec<f32> = (0..rows * width).map(|_| random.value()).collect();
         for row in values.chunks_mut(width) {
             let length = row.iter().map(|v| v * v).sum::<f32>().sqrt();
-            row.iter_mut().for_each(|v| *v /= length);
+            for value in row {
+                *value /= length;
+            }
         }
         Self { width, values }
     }

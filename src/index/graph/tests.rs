@@ -31,7 +31,8 @@ fn recall(graph: &Graph, space: &Dots, live: &[u32], probes: &[u32], keep: usize
         let got = found(graph, space, *probe, keep);
         got.iter().filter(|near| truth.contains(&near.row)).count()
     };
-    probes.par_iter().map(hit).sum::<usize>() as f32 / (probes.len() * keep) as f32
+    let (found, wanted) = (probes.par_iter().map(hit).sum::<usize>(), probes.len() * keep);
+    f32::from(u16::try_from(found).unwrap()) / f32::from(u16::try_from(wanted).unwrap())
 }
 
 #[test]
@@ -66,7 +67,7 @@ fn keeping_none_finds_none() {
 fn every_step_of_random_sequences_keeps_the_invariants() {
     for seed in 0..40 {
         let mut random = Random::new(seed);
-        let rows = [6, 40, 160][seed as usize % 3];
+        let rows = [6, 40, 160][usize::try_from(seed % 3).unwrap()];
         // Few places for many rows: equal vectors are common.
         let space = if seed % 4 == 3 {
             Dots::heaped(seed, rows, 8, 3)
@@ -176,7 +177,8 @@ fn rows_inserted_from_many_threads_are_all_linked_while_others_search() {
                 while !done.load(Relaxed) {
                     let probe = random.below(4_000);
                     for near in found(&graph, &space, probe, 5) {
-                        assert_eq!(near.similarity, space.similarity(probe, near.row));
+                        let similarity = space.similarity(probe, near.row);
+                        assert!((near.similarity - similarity).abs() < f32::EPSILON);
                     }
                 }
             });
@@ -203,7 +205,7 @@ fn rows_inserted_from_many_threads_are_all_linked_while_others_search() {
 #[test]
 fn equal_vectors_inserted_from_many_threads_make_one_tree() {
     let space = Dots::heaped(6, 1_000, 16, 2);
-    for seed in 0..5 {
+    for _round in 0..5 {
         let graph = graph_of(&space, SMALL, []);
         (0..1_000_u32).into_par_iter().with_max_len(1).for_each(|row| graph.insert(&space, row));
         graph.check(|row| row < 1_000).unwrap();
@@ -243,7 +245,7 @@ fn what_was_exported_comes_back_the_same() {
     let space = Dots::scattered(9, 2_000, 16);
     let mut graph = graph_of(&space, USUAL, 0..2_000);
     (0..2_000).step_by(7).for_each(|row| graph.remove(&space, row));
-    let live = |row: u32| row % 7 != 0;
+    let live = |row: u32| !row.is_multiple_of(7);
     let back = Graph::restore(USUAL, &space, 2_000, live, |row| graph.export(row));
     back.check(|row| row < 2_000 && live(row)).unwrap();
     for row in 0..2_000 {
@@ -277,7 +279,7 @@ fn damaged_rows_come_back_linked() {
                 }
                 if damage == 7 { Links::default() } else { links }
             };
-            let live = |row: u32| damage % 2 == 0 || row % 5 != 0;
+            let live = |row: u32| damage % 2 == 0 || !row.is_multiple_of(5);
             let back = Graph::restore(settings, &space, all, live, links);
             back.check(|row| row < all && live(row)).unwrap();
             if heaps > 1_000 {

@@ -5,10 +5,13 @@
 #[cfg(target_arch = "aarch64")]
 use super::neon;
 use super::sketch::{Run, SKETCH_BITS, SKETCH_BYTES, Sifted, SketchProbe};
-use super::{GROUP_SKETCH_BYTES, Kernel, MOST_PROBES, portable, prefetch};
+use super::{GROUP_SKETCH_BYTES, Kernel, MOST_PROBES, portable};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::index::arena::ROW_ALIGN;
+
+/// Rows, their stride, probes, products.
+type DotsFn = unsafe fn(&[u8], usize, &[&[i8]], &mut [i32]);
 
 /// The functions of one kernel.
 ///
@@ -17,7 +20,7 @@ use crate::index::arena::ROW_ALIGN;
 #[derive(Debug, Clone, Copy)]
 struct Functions {
     dot: unsafe fn(&[u8], &[i8]) -> i32,
-    dots: unsafe fn(&[u8], usize, &[&[i8]], &mut [i32]),
+    dots: DotsFn,
     sift: unsafe fn(Run<'_>, &[SketchProbe], &mut Vec<Sifted>),
     lean: unsafe fn(&[u8; SKETCH_BYTES], &[i8; SKETCH_BITS]) -> i32,
 }
@@ -110,12 +113,6 @@ impl Kernels {
     ) -> i32 {
         // SAFETY: as in `dot`.
         unsafe { (self.functions.lean)(bits, codes) }
-    }
-
-    /// Asks memory for a row that will be compared soon.
-    #[inline]
-    pub(in crate::index) fn prefetch(self, row: &[u8]) {
-        prefetch::prefetch(row);
     }
 }
 

@@ -31,7 +31,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::dispatch::Kernels;
-pub(super) use self::prefetch::prefetch_line;
+pub(super) use self::prefetch::{prefetch, prefetch_line};
 pub(super) use self::sketch::{GROUP_SKETCH_BYTES, SKETCH_BITS, SKETCH_BYTES, Sifted, SketchProbe};
 
 /// Most probes that go through rows together.

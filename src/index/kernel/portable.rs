@@ -16,6 +16,7 @@ pub(super) fn dots(rows: &[u8], stride: usize, probes: &[&[i8]], out: &mut [i32]
 }
 
 /// Every row by every probe, one product after the other.
+#[expect(clippy::inline_always, reason = "a copy apart from its caller would lack instructions")]
 #[inline(always)]
 pub(super) fn dots_by(
     dot: impl Fn(&[u8], &[i8]) -> i32,
@@ -38,6 +39,7 @@ pub(super) fn sift(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted
 }
 
 /// [`sift`], for callers compiled for more.
+#[expect(clippy::inline_always, reason = "a copy apart from its caller would lack instructions")]
 #[inline(always)]
 pub(super) fn sift_inline(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted>) {
     let backs = run.back_rows().chunks_exact(GROUP_ROWS);
@@ -66,6 +68,7 @@ pub(super) fn sift_inline(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec
 }
 
 /// Differing signs of the back halves of a row and a probe.
+#[expect(clippy::inline_always, reason = "a copy apart from its caller would lack instructions")]
 #[inline(always)]
 fn differing(row: &[u8], probe: &[u64; HALF_WORDS]) -> u32 {
     let words = row.as_chunks().0.iter().zip(probe);

@@ -7,7 +7,7 @@ const LINE: usize = 64;
 
 /// Asks for all lines of `bytes`; nothing waits for them.
 #[inline]
-pub(super) fn prefetch(bytes: &[u8]) {
+pub(in crate::index) fn prefetch(bytes: &[u8]) {
     for line in bytes.chunks(LINE) {
         prefetch_line(&line[0]);
     }

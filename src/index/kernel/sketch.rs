@@ -34,8 +34,9 @@ impl DefaultIsZeroes for SketchProbe {}
 impl SketchProbe {
     /// Words of the front and of the back.
     pub(super) fn halves(&self) -> ([u64; HALF_WORDS], [u64; HALF_WORDS]) {
-        let [a, b, c, d, e, f, g, h] = self.words;
-        ([a, b, c, d], [e, f, g, h])
+        let (front, back) = self.words.split_at(HALF_WORDS);
+        let half = |words: &[u64]| std::array::from_fn(|word| words[word]);
+        (half(front), half(back))
     }
 }
 
@@ -78,7 +79,6 @@ impl<'a> Run<'a> {
 }
 
 /// A cut in the width of distances. None is larger than 512.
-#[expect(clippy::cast_possible_truncation, reason = "just bounded")]
 pub(super) fn cut16(cut: u32) -> u16 {
     cut.min(512) as u16
 }

@@ -19,7 +19,7 @@
 //! - Only groups of granted classes are read; permission is decided before, never by a filter
 //!   after.
 //! - The exact scan misses nothing. The sketch scan misses a row at or above the floor with a
-//!   probability of at most [`MISS_PROBABILITY`], see `cuts.rs`. What either returns has been
+//!   probability of at most 9e-4, see `cuts.rs`. What either returns has been
 //!   compared by its codes.
 //! - The result does not depend on how groups are cut into pieces or which probes go together.
 
@@ -34,7 +34,7 @@ use zeroize::Zeroizing;
 
 use super::arena::{Arena, Run};
 use super::catalogue::{Catalogue, ClassSet, GROUP_ROWS, rows_of};
-use super::kernel::{Kernels, MOST_PROBES, SKETCH_BYTES, Sifted, SketchProbe};
+use super::kernel::{Kernels, MOST_PROBES, SKETCH_BYTES, Sifted, SketchProbe, prefetch};
 use super::quantise::{BareProbe, Probe};
 use crate::types::Timestamp;
 
@@ -100,12 +100,13 @@ impl Gallery<'_> {
         spread: Spread,
     ) -> Vec<Vec<Hit>> {
         let pieces = Pieces::of(self.catalogue, searches);
-        let probes = Zeroizing::new(Vec::from_iter(
-            searches.iter().zip(cuts).map(|(search, cut)| sketch_probe(&search.probe, *cut)),
-        ));
+        let pairs = searches.iter().zip(cuts);
+        let probes = pairs.map(|(search, cut)| sketch_probe(&search.probe, *cut));
+        let probes: Zeroizing<Vec<SketchProbe>> = Zeroizing::new(probes.collect());
         over(searches, &pieces.list(), spread, |part, runs, scratch| {
-            let members = Vec::from_iter(part.members());
-            let probes = Zeroizing::new(Vec::from_iter(members.iter().map(|n| probes[*n])));
+            let members: Vec<usize> = part.members().collect();
+            let probes: Zeroizing<Vec<SketchProbe>> =
+                Zeroizing::new(members.iter().map(|member| probes[*member]).collect());
             for run in runs.iter().flat_map(|groups| self.arena.runs(groups.clone())) {
                 let first = run.row as usize / GROUP;
                 let live = &self.catalogue.live_masks()[first..][..run.fronts.len()];
@@ -146,9 +147,9 @@ impl Gallery<'_> {
         runs: &[Range<u32>],
         scratch: &mut Scratch,
     ) {
-        let members = Vec::from_iter(part.members());
-        let probes =
-            Vec::from_iter(members.iter().map(|member| searches[*member].probe.bare().codes()));
+        let members: Vec<usize> = part.members().collect();
+        let probes: Vec<&[i8]> =
+            members.iter().map(|member| searches[*member].probe.bare().codes()).collect();
         scratch.dots.resize(members.len() * GROUP, 0);
         for run in runs.iter().flat_map(|groups| self.arena.runs(groups.clone())) {
             self.exact_run(searches, &members, &probes, run, scratch);
@@ -200,7 +201,7 @@ impl Gallery<'_> {
             #[expect(clippy::cast_precision_loss, reason = "at most 512 * 127")]
             if sum as f32 * probe.lean_scale() >= cuts[member].lean {
                 let row = row_at(run, row as usize);
-                self.kernels.prefetch(self.arena.row(row).0);
+                prefetch(self.arena.row(row).0);
                 near.push((member, row));
             }
         }
@@ -276,7 +277,7 @@ pub(super) fn scores(
     found: &mut [f32],
 ) {
     for row in rows {
-        kernels.prefetch(arena.row(*row).0);
+        prefetch(arena.row(*row).0);
     }
     for (row, found) in rows.iter().zip(found) {
         let (codes, scale) = arena.row(*row);

@@ -107,6 +107,8 @@ impl Part {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::single_range_in_vec_init, reason = "runs of one stretch are meant")]
+
     use super::*;
 
     fn pieces(runs: &[Range<u32>]) -> Vec<Vec<Range<u32>>> {

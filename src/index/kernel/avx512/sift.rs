@@ -130,6 +130,7 @@ struct Shortlist<'a> {
 
 impl Shortlists {
     fn new() -> Self {
+        #[expect(clippy::large_stack_arrays, reason = "40 KiB that are not written at the start")]
         let uninit = [[MaybeUninit::uninit(); ROOM]; MOST_PROBES];
         Self { rows: uninit, fronts: uninit, lens: [0; MOST_PROBES] }
     }
