@@ -19,7 +19,7 @@ use raw::RawTls;
 pub use raw::{LogFormat, LogSettings, Overrides, RawConfig};
 
 use crate::consent::{Profile, UnknownProfile};
-use crate::index::{IndexOptions, PlanSetting};
+use crate::index::{GraphSettings, IndexOptions, PlanSetting};
 use crate::pipeline::PipelineSettings;
 use crate::service::{CallerRule, CallerRuleFault, Callers, TlsMaterial};
 use crate::types::Limits;
@@ -244,8 +244,8 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
 
 fn check_index(index: &IndexOptions) -> Result<(), ConfigError> {
     let bounds = [
-        ("graph_links", index.graph_links, 4..=64),
-        ("graph_effort", index.graph_effort, 16..=4_096),
+        ("graph_links", index.graph_links, GraphSettings::LINKS),
+        ("graph_effort", index.graph_effort, GraphSettings::EFFORT),
     ];
     if let Some((field, value, allowed)) =
         bounds.into_iter().find(|(_, value, allowed)| !allowed.contains(value))

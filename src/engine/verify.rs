@@ -14,9 +14,6 @@ use crate::pipeline::{
 use crate::telemetry::{self, Stage};
 use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
 
-/// Templates up to which a search runs where the request runs: a few hundredths of a millisecond
-/// of one core. Larger searches go to a thread that may block.
-const INLINE_TEMPLATES: usize = 10_000;
 /// Candidates asked of the index: the best one and those behind it, should it die before emission.
 const CANDIDATES: usize = 4;
 
@@ -260,7 +257,7 @@ impl Engine {
         floor: Similarity,
         now: Timestamp,
     ) -> Result<Found, VerifyError> {
-        if self.index.live_templates(grant) <= INLINE_TEMPLATES {
+        if self.index.is_brief(grant, floor) {
             return Ok(self.index.search(grant, &Query { probe: &probe, k, floor }, now)?);
         }
         let (index, grant) = (Arc::clone(&self.index), grant.clone());

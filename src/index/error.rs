@@ -70,6 +70,19 @@ pub enum IndexError {
     /// No threads for the graph.
     #[error("no threads for the graph: {0}")]
     Threads(#[source] rayon::ThreadPoolBuildError),
+    /// The batch that the search was part of broke off; another try may do.
+    #[error("the search was interrupted by a fault in another one")]
+    Interrupted,
+    /// A graph that cannot be made.
+    #[error(
+        "a graph of {links} links with effort {effort} cannot be made; 4 to 64 and 16 to 4096 can"
+    )]
+    UnsupportedGraph {
+        /// Links of a row.
+        links: usize,
+        /// Rows in sight.
+        effort: usize,
+    },
     /// A writer panicked half-way. The index answers nothing from then on and must be rebuilt.
     #[error("the index is poisoned by an earlier fault and must be rebuilt")]
     Poisoned,
@@ -87,6 +100,8 @@ impl IndexError {
             | Self::ConsentHeld { .. }
             | Self::SlotTaken { .. }
             | Self::Full
+            | Self::Interrupted
+            | Self::UnsupportedGraph { .. }
             | Self::ForeignSnapshot => false,
         }
     }

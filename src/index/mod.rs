@@ -40,7 +40,7 @@
 //!    class, consent and expiry once more. A slot that was reused has another generation.
 //!
 //! # Invariants
-//! - Searching takes a [`Grant`]: scope is what a search is given, not a filter after it.
+//! - Searching takes a [`Grant`](crate::consent::Grant): scope is what a search is given, not a filter after it.
 //! - Once [`Index::withdraw`] has returned, no search that begins and no candidate found before
 //!   leads to the record.
 //! - Whoever reads rows or links holds the read side of the lock. Having the write side therefore
@@ -75,7 +75,11 @@ mod state;
 mod status;
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod residue;
 #[cfg(test)]
 mod testkit;
 #[cfg(test)]
@@ -161,6 +165,11 @@ impl Index {
         let IndexSettings { width, rotation, lock, kernel, plan, graph, canary_every } = settings;
         if !WIDTHS.contains(&width) {
             return Err(IndexError::UnsupportedWidth { width });
+        }
+        if let Some(GraphSettings { links, effort }) = graph
+            && !(GraphSettings::LINKS.contains(&links) && GraphSettings::EFFORT.contains(&effort))
+        {
+            return Err(IndexError::UnsupportedGraph { links, effort });
         }
         let kernels = match kernel {
             None => Kernel::best(),

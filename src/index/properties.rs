@@ -18,12 +18,31 @@ const TOLERANCE: f32 = 0.01;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Insert { face: usize, class: u32, days: u32 },
-    Withdraw { nth: usize },
+    Insert {
+        face: usize,
+        class: u32,
+        days: u32,
+    },
+    Withdraw {
+        nth: usize,
+    },
     Purge,
     Abandon,
-    Search { face: usize, classes: u32, k: usize, floor: Floor, days: u32 },
-    Compare { face: usize, classes: u32 },
+    Search {
+        face: usize,
+        classes: u32,
+        k: usize,
+        floor: Floor,
+        days: u32,
+    },
+    Compare {
+        face: usize,
+        classes: u32,
+    },
+    /// Out into a snapshot and back into a new index.
+    Reload {
+        damaged: usize,
+    },
 }
 
 /// What a search wants at least. Strangers are below either floor or above both by far.
@@ -58,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
                 Step::Search { face, classes, k, floor, days }
             }),
         1 => (face, classes).prop_map(|(face, classes)| Step::Compare { face, classes }),
+        1 => (0..40_usize).prop_map(|damaged| Step::Reload { damaged }),
     ]
 }
 
@@ -69,6 +89,7 @@ struct Held {
 
 /// The index beside the plain map that it must agree with.
 struct Pair {
+    plan: PlanSetting,
     index: Index,
     faces: Vec<Embedding>,
     held: HashMap<RecordId, Held>,
@@ -80,6 +101,7 @@ impl Pair {
     fn new(plan: PlanSetting) -> Self {
         let mut random = Random::new(30);
         Self {
+            plan,
             index: planned(WIDTH, plan),
             faces: (0..FACES).map(|_| random.embedding(WIDTH)).collect(),
             held: HashMap::new(),
@@ -102,6 +124,7 @@ impl Pair {
                 self.search(face, classes, k, floor, days);
             }
             Step::Compare { face, classes } => self.compare(face, classes),
+            Step::Reload { damaged } => self.reload(damaged),
         }
         assert_eq!(self.index.status().live, self.held.len());
         self.index.check();
@@ -123,6 +146,32 @@ impl Pair {
             self.pending.extend(self.index.withdraw(record));
             assert!(!self.index.holds(record));
         }
+    }
+
+    /// A damaged row is dropped and named, and inserted anew from the model.
+    fn reload(&mut self, damaged: usize) {
+        self.pending.clear();
+        let head = self.index.snapshot_head();
+        let mut rows = self.index.export(0, usize::MAX).unwrap();
+        assert_eq!(rows.len(), self.held.len());
+        let lost = rows.get_mut(damaged).map(|row| {
+            row.body.truncate(WIDTH - 1);
+            row.record
+        });
+        let back = |row: ExportedRow| RestoredRow {
+            slot: row.slot,
+            template: self.held[&row.record].template.clone(),
+            body: row.body,
+        };
+        let index = planned(WIDTH, self.plan);
+        let restored = index.restore(&head, rows.into_iter().map(back)).unwrap();
+        assert_eq!(restored.dropped, Vec::from_iter(lost));
+        index.relink(&restored.links, 1).unwrap();
+        for record in restored.dropped {
+            let Held { face, template } = &self.held[&record];
+            index.insert(template.clone(), &self.faces[*face]).unwrap();
+        }
+        self.index = index;
     }
 
     fn search(&self, face: usize, classes: u32, k: usize, floor: Floor, days: u32) {

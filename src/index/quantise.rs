@@ -27,12 +27,14 @@
 use zeroize::{Zeroize, Zeroizing};
 
 use super::arena::ROW_ALIGN;
-use super::kernel::{SKETCH_BITS, SKETCH_BYTES};
+use super::kernel::{SKETCH_BITS, SKETCH_BYTES, SKETCH_WORDS};
 use super::rotation::{Rotation, RotationKey};
 use crate::types::Embedding;
 
 /// Largest code.
 const MAX_CODE: f32 = 127.0;
+/// How far rounding takes a row's length from 1, at most.
+const LENGTH_TOLERANCE: f32 = 0.01;
 /// Offset of stored codes.
 const OFFSET: i32 = 128;
 /// Turns a two's complement byte into offset binary: adding 128 modulo 256 flips the top bit.
@@ -78,7 +80,7 @@ impl Quantiser {
     }
 
     /// The row that codes without padding stand for; `None` unless they are what
-    /// [`Quantiser::row`] makes.
+    /// [`Quantiser::row`] makes: a vector of length 1, with an extreme code.
     pub(super) fn row_of_codes(&self, used: &[u8], scale: f32) -> Option<Row> {
         let is_row = used.iter().all(|byte| *byte != 0) && used.iter().any(|b| is_extreme(*b));
         if !(used.len() == self.width && is_row && scale.is_finite() && scale > 0.0) {
@@ -86,6 +88,10 @@ impl Quantiser {
         }
         let mut codes: Zeroizing<Vec<i8>> = Zeroizing::new(Vec::with_capacity(self.width));
         codes.extend(used.iter().map(|byte| (byte ^ SIGN_BIT).cast_signed()));
+        let square: f32 = codes.iter().map(|code| f32::from(*code) * f32::from(*code)).sum();
+        if (square.sqrt() * scale - 1.0).abs() > LENGTH_TOLERANCE {
+            return None;
+        }
         let sketch = self.sketch(&codes);
         let mut stored = Zeroizing::new(Vec::with_capacity(self.stride()));
         stored.extend_from_slice(used);
@@ -101,7 +107,7 @@ impl Quantiser {
         let lean_scale = largest(&projections) / MAX_CODE;
         let mut lean = Box::new(Zeroizing::new([0; SKETCH_BITS]));
         quantise(&projections, lean_scale, lean.as_mut_slice());
-        Probe::new(codes, scale, Lean { codes: lean, scale: lean_scale * scale }, sketch)
+        Probe::new(codes, scale, Lean { codes: lean, scale: lean_scale * scale }, &sketch)
     }
 
     /// A stored row as a probe, for comparing rows with each other.
@@ -224,7 +230,7 @@ impl BareProbe {
 pub(super) struct Probe {
     bare: BareProbe,
     lean: Lean,
-    sketch: Zeroizing<Vec<u8>>,
+    sketch: Box<Zeroizing<[u64; SKETCH_WORDS]>>,
 }
 
 /// The coordinates behind a sketch's bits, quantised.
@@ -234,7 +240,11 @@ struct Lean {
 }
 
 impl Probe {
-    fn new(codes: Zeroizing<Vec<i8>>, scale: f32, lean: Lean, sketch: Zeroizing<Vec<u8>>) -> Self {
+    fn new(codes: Zeroizing<Vec<i8>>, scale: f32, lean: Lean, signs: &[u8]) -> Self {
+        let mut sketch = Box::new(Zeroizing::new([0; SKETCH_WORDS]));
+        for (word, bytes) in sketch.iter_mut().zip(signs.as_chunks().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
         Self { bare: BareProbe::new(codes, scale), lean, sketch }
     }
 
@@ -254,7 +264,7 @@ impl Probe {
     }
 
     /// 512 signs, as in a row.
-    pub(super) fn sketch(&self) -> &[u8] {
+    pub(super) fn sketch(&self) -> &[u64; SKETCH_WORDS] {
         &self.sketch
     }
 }
@@ -337,6 +347,9 @@ mod tests {
                 (used[1..].to_vec(), row.scale()),
                 (used.to_vec(), 0.0),
                 (used.to_vec(), f32::NAN),
+                (used.to_vec(), row.scale() * 2.0),
+                (used.to_vec(), row.scale() / 2.0),
+                (used.iter().map(|code| *code / 2 + 1).collect(), row.scale()),
             ] {
                 assert!(quantiser.row_of_codes(&codes, scale).is_none());
             }
@@ -353,8 +366,9 @@ mod tests {
                 let a = random.embedding(width);
                 let b = random.near(&a, 0.5);
                 let (a, b) = (quantiser.row(&a), quantiser.probe(&b));
-                let pairs = a.sketch().iter().zip(b.sketch());
-                total += pairs.map(|(x, y)| (x ^ y).count_ones()).sum::<u32>();
+                let words = a.sketch().as_chunks().0.iter().zip(b.sketch());
+                let differ = |(x, y): (&[u8; 8], &u64)| (u64::from_le_bytes(*x) ^ y).count_ones();
+                total += words.map(differ).sum::<u32>();
             }
             let mean = f64::from(total) / 200.0;
             // acos(0.5) / pi = 1/3 of 512.

@@ -48,13 +48,14 @@ impl Index {
         let probe = self.quantiser.probe(query.probe);
         let state = self.read()?;
         let classes = state.catalogue.compile(grant);
-        let search = Search { probe, classes, keep: query.k, floor: query.floor.get(), now };
+        let keep = query.k.min(state.catalogue.live_in(&classes));
+        let search = Search { probe, classes, keep, floor: query.floor.get(), now };
         let (route, cost) = self.planner.route(state.outlook(&search));
         let call = Arc::new(Gathered { search, route, cost });
         let mut found = if cost > LONE && route.way() != Way::Graph {
             drop(state);
             let answer = self.gather.call(Arc::clone(&call), |calls| self.answer(calls));
-            answer.map_err(|BatchFailed| IndexError::Poisoned)??
+            answer.map_err(|BatchFailed| IndexError::Interrupted)??
         } else {
             let found = self.one(&state, &call, Spread::Caller);
             drop(state);
@@ -83,7 +84,8 @@ impl Index {
         let probe = self.quantiser.probe(query.probe);
         let state = self.read()?;
         let classes = state.catalogue.compile(grant);
-        let search = Search { probe, classes, keep: query.k, floor: query.floor.get(), now };
+        let keep = query.k.min(state.catalogue.live_in(&classes));
+        let search = Search { probe, classes, keep, floor: query.floor.get(), now };
         Ok(state.found(&search, &state.walk(self.tools(), &search, ef), Way::Graph))
     }
 
@@ -130,6 +132,13 @@ impl Index {
         self.planner.explain(state.outlook_of(&classes, floor.get()))
     }
 
+    /// Whether a search under a grant that wants `floor` is over at once: it waits for nobody and
+    /// may run where others must not wait for it.
+    #[must_use]
+    pub fn is_brief(&self, grant: &Grant, floor: Similarity) -> bool {
+        self.plan(grant, floor).cost <= LONE
+    }
+
     /// Templates in the granted classes, expired ones that are not yet erased included.
     #[must_use]
     pub fn live_templates(&self, grant: &Grant) -> usize {
@@ -158,7 +167,7 @@ impl Index {
                 answers[place] = Some(Ok(found));
             }
         }
-        answers.into_iter().map(|answer| answer.unwrap_or(Err(IndexError::Poisoned))).collect()
+        answers.into_iter().map(|answer| answer.unwrap_or(Err(IndexError::Interrupted))).collect()
     }
 
     fn one(&self, state: &State, call: &Gathered, spread: Spread) -> Found {
@@ -197,6 +206,8 @@ impl Index {
             best.extend(state.found(&call.search, &hits, Way::Exact).candidates);
         }
         best.sort_by(rank);
+        // Groups may have moved between spells, and a row been compared twice.
+        best.dedup_by_key(|candidate| candidate.slot());
         best.truncate(call.search.keep);
         let Some(mate) = best.first() else { return Ok(()) };
         let served = found.candidates.first();

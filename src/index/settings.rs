@@ -1,5 +1,7 @@
 //! What an operator chooses about the index.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use super::kernel::Kernel;
@@ -100,6 +102,13 @@ pub struct GraphSettings {
     pub links: usize,
     /// Rows in sight while it looks for them (`efConstruction`), 16 to 4,096.
     pub effort: usize,
+}
+
+impl GraphSettings {
+    /// Links that a row can be given.
+    pub const LINKS: RangeInclusive<usize> = 4..=64;
+    /// Effort that can be spent on a new row.
+    pub const EFFORT: RangeInclusive<usize> = 16..=4_096;
 }
 
 impl Default for GraphSettings {

@@ -5,7 +5,7 @@
 //! come back in the order of their slots.
 //!
 //! ```text
-//! head   | magic "ASSENTX1" | width u16 | rotation's fingerprint, 16 bytes |
+//! head   | magic "ASSENTX1" | width u16 | rotation's fingerprint, 16 bytes | slots u32 |
 //! body   | codes, width bytes | scale f32 | level 0: n u8, n rows u32 | level 1 ... | ...
 //!          everything little endian; links only where there is a graph
 //! ```
@@ -27,7 +27,7 @@ use std::sync::mpsc::sync_channel;
 use zeroize::Zeroizing;
 
 use super::care::pool;
-use super::catalogue::rows_of;
+use super::catalogue::GROUP_ROWS;
 use super::graph::{Graph, Links};
 use super::quantise::Row;
 use super::state::LockedRows;
@@ -40,14 +40,14 @@ const FINGERPRINT_BYTES: usize = 16;
 const SCALE_BYTES: usize = size_of::<f32>();
 const LINK_BYTES: usize = size_of::<u32>();
 /// Bytes of a head.
-pub const HEAD_BYTES: usize = MAGIC.len() + WIDTH_BYTES + FINGERPRINT_BYTES;
+pub const HEAD_BYTES: usize = KIND_BYTES + SLOTS_BYTES;
+/// Bytes that say what index a snapshot is of.
+const KIND_BYTES: usize = MAGIC.len() + WIDTH_BYTES + FINGERPRINT_BYTES;
+const SLOTS_BYTES: usize = size_of::<u32>();
 /// Rows that are decoded together and brought back under one hold of the lock.
 const BATCH: usize = 4_096;
 /// Batches that may be ready before they are entered.
 const BATCHES_AHEAD: usize = 4;
-/// Rows that may be missing between two: a slot further off is no slot of a gallery, and memory is
-/// not filled up to it.
-const FURTHEST_GAP: usize = 1 << 20;
 
 /// One row of a snapshot.
 pub struct ExportedRow {
@@ -90,17 +90,27 @@ pub struct SavedLinks {
 }
 
 impl Index {
-    /// What a snapshot begins with: it can be restored where the head is the same.
+    /// What a snapshot begins with; taken before its first row. It can be restored into an index of
+    /// the same width and key.
     #[must_use]
     pub fn snapshot_head(&self) -> [u8; HEAD_BYTES] {
+        let slots = self.read_anyway().catalogue.group_count() * GROUP_ROWS as usize;
         let mut head = [0; HEAD_BYTES];
-        let (magic, rest) = head.split_at_mut(MAGIC.len());
+        let (kind, end) = head.split_at_mut(KIND_BYTES);
+        kind.copy_from_slice(&self.snapshot_kind());
+        end.copy_from_slice(&u32::try_from(slots).unwrap_or(u32::MAX).to_le_bytes());
+        head
+    }
+
+    fn snapshot_kind(&self) -> [u8; KIND_BYTES] {
+        let mut kind = [0; KIND_BYTES];
+        let (magic, rest) = kind.split_at_mut(MAGIC.len());
         let (width, fingerprint) = rest.split_at_mut(WIDTH_BYTES);
         magic.copy_from_slice(MAGIC);
         let dimensions = u16::try_from(self.quantiser.width()).unwrap_or(u16::MAX);
         width.copy_from_slice(&dimensions.to_le_bytes());
         fingerprint.copy_from_slice(&self.quantiser.fingerprint());
-        head
+        kind
     }
 
     /// At most `limit` live rows from a slot on, in the order of their slots; none at the end.
@@ -130,11 +140,13 @@ impl Index {
         head: &[u8],
         rows: impl IntoIterator<Item = RestoredRow, IntoIter: Send>,
     ) -> Result<Restored, IndexError> {
-        if head != self.snapshot_head() {
-            return Err(IndexError::ForeignSnapshot);
-        }
+        let slots = match head.split_first_chunk::<KIND_BYTES>() {
+            Some((kind, slots)) if *kind == self.snapshot_kind() => slots.try_into().ok(),
+            Some(_) | None => None,
+        };
+        let slots = u32::from_le_bytes(slots.ok_or(IndexError::ForeignSnapshot)?);
         let rows = rows.into_iter();
-        self.expect(rows.size_hint().0)?;
+        self.expect(rows.size_hint().0.min(slots as usize))?;
         let (mut dropped, mut links) = (Vec::new(), SavedLinks::default());
         std::thread::scope(|threads| {
             // One thread reads and decodes while this one enters what the other has ready.
@@ -149,7 +161,7 @@ impl Index {
                 }
             });
             for batch in batches {
-                self.enter(batch, &mut dropped, &mut links)?;
+                self.enter(batch, slots, &mut dropped, &mut links)?;
             }
             Ok(())
         })?;
@@ -162,23 +174,23 @@ impl Index {
     /// # Errors
     /// A poisoned index, or no threads.
     pub fn relink(&self, links: &SavedLinks, threads: usize) -> Result<(), IndexError> {
-        let (settings, rows, live) = {
+        let rows = u32::try_from(links.spans.len()).map_err(|_beyond_u32| IndexError::Full)?;
+        // A pool of its own: its tasks take the lock, which those of the common pool never may.
+        let pool = pool(threads)?;
+        let (settings, live) = {
             let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
             let Some(settings) = state.begin_relinking() else { return Ok(()) };
-            let live: Vec<u32> = state.catalogue.live_masks().to_vec();
-            (settings, links.spans.len(), live)
+            (settings, state.catalogue.live_masks().to_vec())
         };
+        let mut relinking = Relinking { index: self, made: None };
         let space = LockedRows { state: &self.state, tools: self.tools() };
         let is_live = |row: u32| {
-            let mask = live.get((row / u32::BITS) as usize).copied().unwrap_or_default();
-            links.has(row) && rows_of(mask).any(|bit| bit == row % u32::BITS)
+            let mask = live.get((row / GROUP_ROWS) as usize).copied().unwrap_or_default();
+            links.has(row) && mask >> (row % GROUP_ROWS) & 1 == 1
         };
-        let rows = u32::try_from(rows).map_err(|_beyond_u32| IndexError::Full)?;
-        // A pool of its own: its tasks take the lock, which those of the common pool never may.
-        let graph = pool(threads)?
-            .install(|| Graph::restore(settings, &space, rows, is_live, |row| links.of(row)));
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.end_relinking(self.tools(), graph);
+        relinking.made = Some(
+            pool.install(|| Graph::restore(settings, &space, rows, is_live, |row| links.of(row))),
+        );
         Ok(())
     }
 
@@ -202,14 +214,14 @@ impl Index {
     fn enter(
         &self,
         batch: Vec<Decoded>,
+        slots: u32,
         dropped: &mut Vec<RecordId>,
         links: &mut SavedLinks,
     ) -> Result<(), IndexError> {
         let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
         for Decoded { slot, template, parts } in batch {
             let record = template.record;
-            let near = links.spans.len() + FURTHEST_GAP > slot.index as usize;
-            let Some((row, saved)) = parts.filter(|_| near) else {
+            let Some((row, saved)) = parts.filter(|_| slot.index < slots) else {
                 dropped.push(record);
                 continue;
             };
@@ -220,6 +232,20 @@ impl Index {
             }
         }
         Ok(())
+    }
+}
+
+/// A graph in the making. However it ends, the index has a graph again: what was made, or an empty
+/// one for [`Index::care`] to fill.
+struct Relinking<'a> {
+    index: &'a Index,
+    made: Option<Graph>,
+}
+
+impl Drop for Relinking<'_> {
+    fn drop(&mut self) {
+        let mut state = self.index.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.end_relinking(self.index.tools(), self.made.take());
     }
 }
 

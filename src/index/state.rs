@@ -5,10 +5,11 @@
 //!   while it is live: both under the lock.
 //! - Nobody reads while a row is erased: erasing takes the write side.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use super::arena::Arena;
-use super::catalogue::{Catalogue, ClassSet, Reuse};
+use super::catalogue::{Catalogue, ClassSet, GROUP_ROWS, Reuse};
 use super::error::IndexError;
 use super::found::{Candidate, Found, NewTemplate};
 use super::graph::{Graph, Near, Space};
@@ -25,7 +26,11 @@ pub(super) struct State {
     pub(super) catalogue: Catalogue,
     pub(super) graph: Option<Graph>,
     graph_settings: Option<GraphSettings>,
-    /// While a graph is made from saved links: rows erased meanwhile.
+    /// Rows in use that the graph does not know yet.
+    unlinked: AtomicUsize,
+    /// Whether a graph is being made from saved links.
+    relinking: bool,
+    /// Rows erased while it is.
     erased: Vec<u32>,
 }
 
@@ -44,6 +49,8 @@ impl State {
             catalogue: Catalogue::default(),
             graph: graph.map(Graph::new),
             graph_settings: graph,
+            unlinked: AtomicUsize::new(0),
+            relinking: false,
             erased: Vec::new(),
         }
     }
@@ -56,8 +63,9 @@ impl State {
     ) -> Result<SlotId, IndexError> {
         let place = self.catalogue.vacancy(&template)?;
         self.reach(place)?;
-        let slot = self.catalogue.occupy(place, template)?;
+        let slot = self.catalogue.occupy(place, template, self.arena.capacity())?;
         self.arena.write(place, row);
+        *self.unlinked.get_mut() += 1;
         Ok(slot)
     }
 
@@ -68,9 +76,11 @@ impl State {
         template: NewTemplate,
         row: &Row,
     ) -> Result<(), IndexError> {
+        self.catalogue.may_adopt(slot, &template)?;
         self.reach(slot.index)?;
         self.catalogue.adopt(slot, template)?;
         self.arena.write(slot.index, row);
+        *self.unlinked.get_mut() += 1;
         Ok(())
     }
 
@@ -79,39 +89,66 @@ impl State {
     pub(super) fn link(&self, tools: Tools<'_>, slot: SlotId) {
         if let Some(graph) = &self.graph
             && self.catalogue.is_live(slot)
+            && graph.insert(&self.space(tools), slot.index)
         {
-            graph.insert(&self.space(tools), slot.index);
+            self.unlinked.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Unlinks, zeroises and releases a withdrawn row.
+    /// Zeroises, unlinks and releases a withdrawn row.
     pub(super) fn erase(&mut self, tools: Tools<'_>, row: u32, reuse: Reuse) {
-        if let Some(graph) = &mut self.graph {
-            let space = Rows { arena: &self.arena, tools };
-            graph.remove(&space, row);
-        } else if self.graph_settings.is_some() {
+        // First, so that a fault in what follows leaves nothing of the template: no repair compares
+        // the row that goes.
+        self.arena.zeroise(row);
+        match &mut self.graph {
+            Some(graph) if graph.holds(row) => {
+                graph.remove(&Rows { arena: &self.arena, tools }, row);
+            }
+            Some(_) | None => *self.unlinked.get_mut() -= 1,
+        }
+        if self.relinking {
             self.erased.push(row);
         }
-        self.arena.zeroise(row);
         self.catalogue.release(row, reuse);
     }
 
-    /// Puts the graph away while another one is made from saved links; `None` where none is kept.
+    /// Puts the graph away while another one is made from saved links; `None` where none is kept,
+    /// or where another is being made already.
     pub(super) fn begin_relinking(&mut self) -> Option<GraphSettings> {
-        let settings = self.graph_settings?;
+        let settings = self.graph_settings.filter(|_| !self.relinking)?;
+        self.relinking = true;
         self.graph = None;
-        self.erased.clear();
+        self.count_unlinked();
         Some(settings)
     }
 
-    /// Takes up the graph that was made, less the rows that were erased meanwhile.
-    pub(super) fn end_relinking(&mut self, tools: Tools<'_>, mut graph: Graph) {
-        graph.grow(self.arena.capacity());
-        let space = Rows { arena: &self.arena, tools };
-        for row in self.erased.drain(..) {
-            graph.remove(&space, row);
+    /// Takes up the graph that was made, less the rows that were erased meanwhile; an empty one
+    /// where none could be made.
+    pub(super) fn end_relinking(&mut self, tools: Tools<'_>, made: Option<Graph>) {
+        let mut graph = made.or_else(|| self.graph_settings.map(Graph::new));
+        if let Some(graph) = &mut graph {
+            graph.grow(self.arena.capacity());
+            let space = Rows { arena: &self.arena, tools };
+            for row in &self.erased {
+                graph.remove(&space, *row);
+            }
         }
-        self.graph = Some(graph);
+        self.erased.clear();
+        self.relinking = false;
+        self.graph = graph;
+        self.count_unlinked();
+    }
+
+    fn count_unlinked(&mut self) {
+        let linked = |row: u32| self.graph.as_ref().is_some_and(|graph| graph.holds(row));
+        let rows = 0..u32::try_from(self.catalogue.group_count()).unwrap_or(0) * GROUP_ROWS;
+        let unlinked = rows.filter(|row| self.catalogue.is_used(*row) && !linked(*row)).count();
+        *self.unlinked.get_mut() = unlinked;
+    }
+
+    /// Whether the graph knows every row.
+    pub(super) fn graph_is_complete(&self) -> bool {
+        self.graph.is_some() && self.unlinked.load(Ordering::Relaxed) == 0
     }
 
     /// What is searched.
@@ -127,7 +164,7 @@ impl State {
     /// What a planner has to know of searches among `classes` that want `floor`.
     pub(super) fn outlook_of(&self, classes: &ClassSet, floor: f32) -> Outlook {
         let rows = self.catalogue.live_in(classes);
-        Outlook { rows, of: self.catalogue.live(), floor }
+        Outlook { rows, of: self.catalogue.live(), floor, graph: self.graph_is_complete() }
     }
 
     /// Hits as candidates, with the generations of this moment.

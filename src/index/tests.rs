@@ -1,10 +1,13 @@
 //! What one index promises, one property a test.
 
+use super::planner::{Route, Rung, Tuning};
+use super::scan::{Search, Spread};
 use super::testkit::{
-    Random, class, consent_of, grant, index, now, quantiser, search, settings, template,
+    PLANS, Random, class, consent_of, grant, index, now, planned, quantiser, search, settings,
+    template,
 };
 use super::*;
-use crate::types::Embedding;
+use crate::types::{Embedding, Similarity};
 
 const WIDTH: usize = 128;
 
@@ -296,4 +299,178 @@ fn a_poisoned_index_matches_nobody_and_still_erases() {
     assert!(matches!(answer, Err(IndexError::Poisoned)));
     purge(&index, people[0].0);
     assert!(!index.holds(people[0].0));
+}
+
+/// Groups that are kept for a class to grow into lie in memory that is there.
+#[test]
+fn every_gallery_size_can_be_searched() {
+    for plan in [PlanSetting::Exact, PlanSetting::Sketch] {
+        let settings = IndexSettings { plan, canary_every: 3, ..settings(WIDTH) };
+        let (index, mut random) = (Index::new(settings).unwrap(), Random::new(21));
+        for n in 0..2_100 {
+            let (new, face) = (template(n, 0), random.embedding(WIDTH));
+            let record = new.record;
+            index.insert(new, &face).unwrap();
+            let query = Query { probe: &face, k: 1, floor: Similarity::new(0.6) };
+            let found = index.search(&grant([0]), &query, now()).unwrap();
+            let best = index.confirm(&grant([0]), &found.candidates[0], now()).unwrap();
+            assert_eq!(best.record(), record, "{plan:?}, {n}");
+        }
+    }
+}
+
+/// Searches of different grants go through the gallery together, and each sees its own classes.
+#[test]
+fn a_batch_of_many_grants_finds_for_each_what_it_finds_alone() {
+    const CLASSES: u32 = 6;
+    let (index, mut random) = (index(WIDTH), Random::new(22));
+    let faces: Vec<Embedding> = (0..40).map(|_| random.embedding(WIDTH)).collect();
+    for (n, face) in (0..).zip(&faces) {
+        for c in 0..CLASSES {
+            index.insert(template(n, c), face).unwrap();
+        }
+    }
+    let state = index.state.read().unwrap();
+    let gallery = state.gallery(index.kernels);
+    for _ in 0..300 {
+        let searches: Vec<Search> = (0..=random.below(15))
+            .map(|_| {
+                let granted = (0..CLASSES).filter(|_| random.below(2) == 0).collect::<Vec<_>>();
+                let face = &faces[random.below(40) as usize];
+                Search {
+                    probe: index.quantiser.probe(&random.near(face, 0.8)),
+                    classes: state.catalogue.compile(&grant(granted)),
+                    keep: 8,
+                    floor: 0.5,
+                    now: now(),
+                }
+            })
+            .collect();
+        let all: Vec<&Search> = searches.iter().collect();
+        let cuts: Vec<_> = all.iter().map(|search| index.planner.cut(search.floor)).collect();
+        for spread in [Spread::Caller, Spread::Pool] {
+            let (exact, sketch) =
+                (gallery.exact(&all, spread), gallery.sketch(&all, &cuts, spread));
+            for (n, search) in all.iter().enumerate() {
+                let alone = gallery.exact(&[search], Spread::Caller).pop().unwrap();
+                assert_eq!((&exact[n], &sketch[n]), (&alone, &alone));
+                for hit in &alone {
+                    let class = state.catalogue.live_class(hit.row).unwrap();
+                    assert!(search.classes.contains(class));
+                }
+            }
+        }
+    }
+}
+
+/// Rows are linked by whoever inserts them and by care, at the same time, while others leave.
+#[test]
+fn care_beside_insertions_and_erasures_links_every_row_once() {
+    let graph = Some(GraphSettings { links: 8, effort: 32 });
+    let index = Index::new(IndexSettings { graph, ..settings(WIDTH) }).unwrap();
+    let mut random = Random::new(23);
+    for n in 0..300 {
+        index.load(template(n, 0), &random.embedding(WIDTH)).unwrap();
+    }
+    std::thread::scope(|threads| {
+        for seed in [24, 25] {
+            let index = &index;
+            threads.spawn(move || {
+                let mut random = Random::new(seed);
+                for n in 0..300 {
+                    let new = template(n, 1);
+                    let record = new.record;
+                    index.insert(new, &random.embedding(WIDTH)).unwrap();
+                    if n % 3 == 0 {
+                        purge(index, record);
+                    }
+                }
+            });
+        }
+        threads.spawn(|| {
+            for _ in 0..40 {
+                index.care(2).unwrap();
+            }
+        });
+    });
+    while index.care(2).unwrap() != Care::Idle {}
+    index.check();
+    let status = index.status();
+    assert_eq!(status.graph.unwrap().linked, status.live);
+    assert!(index.state.read().unwrap().graph_is_complete());
+    let plan = index.plan(&grant([0, 1]), Similarity::new(0.5));
+    assert!(matches!(plan.graph, GraphOutlook::Able { .. }), "{plan}");
+}
+
+/// A slot far off, a foreign head and a body that was altered lose their row and nothing else.
+#[test]
+fn a_hostile_snapshot_is_refused_row_by_row() {
+    let (index, mut random) = (index(WIDTH), Random::new(26));
+    let people = fill(&index, &mut random, 8, 0);
+    let head = index.snapshot_head();
+    let rows = || {
+        let back = |row: ExportedRow| RestoredRow {
+            slot: row.slot,
+            template: index.describe(row.record).unwrap(),
+            body: row.body,
+        };
+        index.export(0, 99).unwrap().into_iter().map(back).collect::<Vec<_>>()
+    };
+    let fresh = || Index::new(settings(WIDTH)).unwrap();
+    let mut foreign = head;
+    foreign[12] ^= 1;
+    for wrong in [&foreign[..], &head[..5], &[]] {
+        let refused = fresh().restore(wrong, rows());
+        assert!(matches!(refused, Err(IndexError::ForeignSnapshot)));
+    }
+    let mut damaged = rows();
+    damaged[1].slot.index = u32::MAX;
+    damaged[2].slot.index = damaged[3].slot.index;
+    damaged[4].body.truncate(3);
+    damaged[5].body[WIDTH + 3] = 0x7E; // the scale's exponent
+    damaged[6].body.extend_from_slice(&[250, 1, 2]); // links that end too early
+    let lost: Vec<RecordId> = [1, 3, 4, 5].map(|n| damaged[n].template.record).to_vec();
+    let restored = fresh();
+    let outcome = restored.restore(&head, damaged).unwrap();
+    assert_eq!((outcome.rows, &outcome.dropped), (4, &lost));
+    restored.relink(&outcome.links, 1).unwrap();
+    for (record, face) in &people {
+        let found = search(&restored, &grant([0]), face, 1, now()).unwrap();
+        let best = restored.confirm(&grant([0]), &found.candidates[0], now()).unwrap();
+        // Whoever was in the doubled slot stands there under the first one's name.
+        let is_own = best.record() == *record && best.similarity().get() > 0.99;
+        assert!(is_own || lost.contains(record) || best.similarity().get() > 0.99);
+    }
+}
+
+#[test]
+fn settings_that_make_no_graph_are_refused_and_any_k_is_served() {
+    for (links, effort) in [(3, 64), (65, 64), (16, 15), (16, 5_000)] {
+        let graph = Some(GraphSettings { links, effort });
+        let made = Index::new(IndexSettings { graph, ..settings(WIDTH) });
+        assert!(matches!(made, Err(IndexError::UnsupportedGraph { .. })));
+    }
+    for plan in PLANS {
+        let (index, mut random) = (planned(WIDTH, plan), Random::new(27));
+        let people = fill(&index, &mut random, 4, 0);
+        let found = search(&index, &grant([0]), &people[0].1, usize::MAX, now()).unwrap();
+        assert_eq!(found.candidates.len(), 4);
+    }
+}
+
+/// A way that misses more than the target allows does not go on as it was.
+#[test]
+fn a_way_that_is_caught_is_not_trusted_again() {
+    let index = planned(WIDTH, PlanSetting::Auto);
+    let mut random = Random::new(28);
+    fill(&index, &mut random, 100, 0);
+    let way = || index.plan(&grant([0]), Similarity::new(0.5)).way;
+    assert_eq!(way(), Way::Graph);
+    index.planner.distrust(Route::Graph { ef: 512 });
+    assert_eq!(way(), Way::Sketch);
+    index.planner.distrust(Route::Sketch(index.planner.cut(0.5)));
+    assert_eq!(way(), Way::Exact);
+    let rung = Rung { ef: 512, recall: 1.0, cost: std::time::Duration::ZERO };
+    index.planner.tuned(Tuning::new(vec![rung], 100));
+    assert_eq!(way(), Way::Exact, "what was ruled out stays so when it is measured again");
 }

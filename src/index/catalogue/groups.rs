@@ -15,8 +15,8 @@
 //! # Invariants
 //! - A row is in one state of the four. Only a release frees it, with a higher generation; a row
 //!   whose generation would overflow, or whose purge was abandoned, is retired.
-//! - A group is owned while a row of it is live or awaiting its purge, and all such rows are of
-//!   the owner. When none is left it goes back to the unowned, unless all its rows are retired.
+//! - A group is owned while a row of it is live or awaiting its purge, or while it is kept for its
+//!   class to grow into, and all such rows are of the owner. When none is left it goes back to the unowned, unless all its rows are retired.
 //! - The list of a class holds just the groups it owns, ascending.
 //!
 //! # Not here
@@ -100,13 +100,16 @@ impl Groups {
     }
 
     /// Gives the class of a row that was just taken in the last group the groups behind it as well:
-    /// large classes lie in long stretches, which scans run through faster.
-    pub(super) fn stretch(&mut self, row: u32) {
+    /// large classes lie in long stretches, which scans run through faster. No group reaches beyond
+    /// row `capacity`: memory has to be there for all that a scan may read.
+    pub(super) fn stretch(&mut self, row: u32, capacity: usize) {
         let group = row / GROUP_ROWS;
         let is_new = row.is_multiple_of(GROUP_ROWS) && group as usize + 1 == self.states.len();
         if let Some(class) = self.owner(row).filter(|_| is_new) {
             let held = u32::try_from(self.of(class).len()).unwrap_or(u32::MAX);
-            let last = group.saturating_add((held / STRETCH_SHARE).min(STRETCH)).min(LAST_GROUP);
+            let mapped = u32::try_from(capacity).unwrap_or(u32::MAX) / GROUP_ROWS;
+            let last = group.saturating_add((held / STRETCH_SHARE).min(STRETCH));
+            let last = last.min(LAST_GROUP).min(mapped.saturating_sub(1)).max(group);
             self.extend(last);
             (group..=last).for_each(|group| self.claim(class, group));
         }
@@ -231,7 +234,6 @@ impl Groups {
     }
 
     /// Whether the row holds somebody or something of somebody.
-    #[cfg(test)]
     pub(super) fn is_used(&self, row: u32) -> bool {
         let (at, bit) = place(row);
         self.states.get(at).is_some_and(|group| (group.free | group.retired) & bit == 0)

@@ -71,15 +71,21 @@ impl Catalogue {
         self.register.groups.vacancy(class).ok_or(IndexError::Full)
     }
 
-    /// Enters a template into the row that [`Catalogue::vacancy`] named.
+    /// Enters a template into the row that [`Catalogue::vacancy`] named; there is memory for rows
+    /// below `capacity`.
     ///
     /// # Errors
     /// The row is no such row, or no number is left for a class or notice; nothing is changed
     /// then.
-    pub(super) fn occupy(&mut self, row: u32, new: NewTemplate) -> Result<SlotId, IndexError> {
+    pub(super) fn occupy(
+        &mut self,
+        row: u32,
+        new: NewTemplate,
+        capacity: usize,
+    ) -> Result<SlotId, IndexError> {
         let slot = self.slot_id(row);
         self.enter(slot, new)?;
-        self.register.groups.stretch(row);
+        self.register.groups.stretch(row, capacity);
         Ok(slot)
     }
 
@@ -89,7 +95,6 @@ impl Catalogue {
     /// # Errors
     /// The record or its consent is held already, the row is taken, retired, past that generation
     /// or in a group of another class, or no number is left; nothing is changed then.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the loader of snapshots is its caller"))]
     pub(super) fn adopt(&mut self, slot: SlotId, new: NewTemplate) -> Result<(), IndexError> {
         self.may_hold(&new)?;
         self.enter(slot, new)
@@ -101,6 +106,17 @@ impl Catalogue {
         self.by_record.reserve(records, |row| register.hash_of(register.record(row)));
         self.by_subject.reserve(records, |row| register.hash_of(register.subject(row)));
         self.by_consent.reserve(records, |row| register.hash_of(register.consent(row)));
+    }
+
+    /// Whether a template may go back to a slot.
+    ///
+    /// # Errors
+    /// As for [`Catalogue::adopt`].
+    pub(super) fn may_adopt(&self, slot: SlotId, new: &NewTemplate) -> Result<(), IndexError> {
+        self.may_hold(new)?;
+        let class = self.register.classes.number(&new.consent.class);
+        let admits = self.register.groups.admits(class, slot);
+        if admits { Ok(()) } else { Err(IndexError::SlotTaken { slot }) }
     }
 
     /// Drops a record from all lookups. Its row stays taken until it is [released].
@@ -162,7 +178,6 @@ impl Catalogue {
     }
 
     /// Groups there are, owned or not.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the planner is its caller"))]
     pub(super) fn group_count(&self) -> usize {
         self.register.groups.count()
     }
@@ -288,7 +303,6 @@ impl Catalogue {
 
     /// Memory of it all, spare capacity included; what the allocator adds, classes, controllers
     /// and notices are not counted.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the status is its caller"))]
     pub(super) fn bytes(&self) -> usize {
         let lookups = [&self.by_record, &self.by_subject, &self.by_consent];
         self.register.bytes()
@@ -383,7 +397,6 @@ impl Catalogue {
     }
 
     /// Whether the row holds somebody or something of somebody.
-    #[cfg(test)]
     pub(super) fn is_used(&self, row: u32) -> bool {
         self.register.groups.is_used(row)
     }
@@ -404,7 +417,7 @@ mod tests {
 
     fn enrol(catalogue: &mut Catalogue, new: NewTemplate) -> SlotId {
         let row = catalogue.vacancy(&new).unwrap();
-        catalogue.occupy(row, new).unwrap()
+        catalogue.occupy(row, new, usize::MAX).unwrap()
     }
 
     fn erase(catalogue: &mut Catalogue, record: RecordId) {
@@ -559,7 +572,7 @@ mod tests {
         assert!(taken(catalogue.adopt(slot(3, 9), template(3, 0))), "taken");
         assert!(taken(catalogue.adopt(slot(8, 0), template(3, 1))), "another class's group");
         assert!(taken(catalogue.adopt(slot(4, 7), template(3, 0))), "a generation of the past");
-        assert!(taken(catalogue.occupy(3, template(3, 0)).map(drop)), "no vacancy");
+        assert!(taken(catalogue.occupy(3, template(3, 0), usize::MAX).map(drop)), "no vacancy");
         let again = catalogue.adopt(slot(9, 0), held.clone());
         assert!(matches!(again, Err(IndexError::RecordHeld { record }) if record == held.record));
         let again = catalogue.adopt(slot(9, 0), twin);

@@ -70,6 +70,9 @@ impl Graph {
         kind: Kind,
     ) -> bool {
         let (a, b) = pair;
+        if a == b {
+            return false;
+        }
         for attempt in 0.. {
             if kind == Kind::Ordinary && attempt == ATTEMPTS {
                 break;

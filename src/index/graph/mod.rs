@@ -52,6 +52,7 @@ mod testkit;
 mod tests;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
@@ -99,6 +100,8 @@ pub(in crate::index) struct Graph {
     entry: AtomicU32,
     /// Held while a row is inserted that becomes the entry.
     entry_change: Mutex<()>,
+    /// Rows that are being added.
+    claims: Mutex<BTreeSet<u32>>,
     /// Rows in the graph.
     len: AtomicUsize,
     stripes: Stripes,
@@ -118,6 +121,7 @@ impl Graph {
             adjacency: Adjacency::new(settings.links, LEVELS_SEED),
             entry: AtomicU32::new(0),
             entry_change: Mutex::default(),
+            claims: Mutex::default(),
             len: AtomicUsize::new(0),
             stripes: Stripes::default(),
             notebooks: Notebooks::default(),
@@ -139,26 +143,41 @@ impl Graph {
     }
 
     /// Adds a row, for which [`grow`](Self::grow) has made room; searches find it once this has
-    /// returned. A row that is held already stays as it is. From many threads, but not for one row
-    /// from two.
-    pub(in crate::index) fn insert(&self, space: &impl Space, row: u32) {
-        if self.holds(row) {
-            return;
-        }
-        self.len.fetch_add(1, Relaxed);
+    /// returned. A row that is held already stays as it is, and one that another thread is adding is
+    /// waited for. Says whether this call added it.
+    pub(in crate::index) fn insert(&self, space: &impl Space, row: u32) -> bool {
+        let Some(_claim) = self.claim(row) else { return false };
         let level = self.adjacency.level(row);
         let below = |entry: &u32| level <= self.adjacency.level(*entry);
         if let Some(entry) = self.entry().filter(below) {
-            return self.insert_from(space, row, entry);
-        }
-        // Nothing that is done under this lock leaves the graph half changed by a panic.
-        let _change = self.entry_change.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = self.entry();
-        if let Some(entry) = entry {
             self.insert_from(space, row, entry);
+        } else {
+            // Nothing that is done under this lock leaves the graph half changed by a panic.
+            let _change = self.entry_change.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = self.entry();
+            if let Some(entry) = entry {
+                self.insert_from(space, row, entry);
+            }
+            if !entry.is_some_and(|entry| below(&entry)) {
+                self.set_entry(Some(row));
+            }
         }
-        if !entry.is_some_and(|entry| below(&entry)) {
-            self.set_entry(Some(row));
+        self.len.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// The right to add a row; `None` once it is in.
+    fn claim(&self, row: u32) -> Option<Claim<'_>> {
+        loop {
+            let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.holds(row) && !claims.contains(&row) {
+                return None;
+            }
+            if claims.insert(row) {
+                return Some(Claim { claims: &self.claims, row });
+            }
+            drop(claims);
+            std::thread::yield_now();
         }
     }
 
@@ -222,5 +241,17 @@ impl Graph {
     #[must_use]
     pub(in crate::index) fn bytes(&self) -> usize {
         self.adjacency.bytes() + self.notebooks.bytes()
+    }
+}
+
+/// A row that one thread is adding.
+struct Claim<'a> {
+    claims: &'a Mutex<BTreeSet<u32>>,
+    row: u32,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.row);
     }
 }

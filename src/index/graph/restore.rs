@@ -56,7 +56,9 @@ impl Graph {
         }
         let Some(highest) = old.iter().copied().max_by_key(|row| graph.adjacency.level(*row))
         else {
-            new.par_iter().for_each(|row| graph.insert(space, *row));
+            new.par_iter().for_each(|row| {
+                graph.insert(space, *row);
+            });
             return graph;
         };
         graph.set_entry(Some(highest));
@@ -70,7 +72,9 @@ impl Graph {
                 .filter(|row| graph.adjacency.list(level, **row).len() < few.min(on.len() - 1))
                 .for_each(|row| graph.refresh(space, level, *row));
         }
-        new.par_iter().for_each(|row| graph.insert(space, *row));
+        new.par_iter().for_each(|row| {
+            graph.insert(space, *row);
+        });
         graph
     }
 

@@ -207,7 +207,9 @@ fn equal_vectors_inserted_from_many_threads_make_one_tree() {
     let space = Dots::heaped(6, 1_000, 16, 2);
     for _round in 0..5 {
         let graph = graph_of(&space, SMALL, []);
-        (0..1_000_u32).into_par_iter().with_max_len(1).for_each(|row| graph.insert(&space, row));
+        (0..1_000_u32).into_par_iter().with_max_len(1).for_each(|row| {
+            graph.insert(&space, row);
+        });
         graph.check(|row| row < 1_000).unwrap();
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn dots(rows: &[u8], stride: usize, probes: &[&[i8]], out: &mut [i32]
 
 /// The sieve in plain Rust, compiled for AVX2 and the count of bits.
 #[target_feature(enable = "avx2,popcnt")]
-pub(super) fn sift(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted>) {
+pub(super) fn sift(run: Run<'_>, probes: &[SketchProbe<'_>], sifted: &mut Vec<Sifted>) {
     portable::sift_inline(run, probes, sifted);
 }
 

@@ -21,7 +21,7 @@ type DotsFn = unsafe fn(&[u8], usize, &[&[i8]], &mut [i32]);
 struct Functions {
     dot: unsafe fn(&[u8], &[i8]) -> i32,
     dots: DotsFn,
-    sift: unsafe fn(Run<'_>, &[SketchProbe], &mut Vec<Sifted>),
+    sift: unsafe fn(Run<'_>, &[SketchProbe<'_>], &mut Vec<Sifted>),
     lean: unsafe fn(&[u8; SKETCH_BYTES], &[i8; SKETCH_BITS]) -> i32,
 }
 
@@ -95,7 +95,7 @@ impl Kernels {
         fronts: &[[u8; GROUP_SKETCH_BYTES]],
         backs: &[[u8; GROUP_SKETCH_BYTES]],
         live: &[u32],
-        probes: &[SketchProbe],
+        probes: &[SketchProbe<'_>],
         sifted: &mut Vec<Sifted>,
     ) {
         assert!(fronts.len() == backs.len() && fronts.len() == live.len());

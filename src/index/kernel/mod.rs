@@ -32,7 +32,9 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::dispatch::Kernels;
 pub(super) use self::prefetch::{prefetch, prefetch_line};
-pub(super) use self::sketch::{GROUP_SKETCH_BYTES, SKETCH_BITS, SKETCH_BYTES, Sifted, SketchProbe};
+pub(super) use self::sketch::{
+    GROUP_SKETCH_BYTES, SKETCH_BITS, SKETCH_BYTES, SKETCH_WORDS, Sifted, SketchProbe,
+};
 
 /// Most probes that go through rows together.
 pub(super) const MOST_PROBES: usize = 16;

@@ -34,22 +34,21 @@ pub(super) fn dots_by(
 }
 
 /// Pushes the live rows within both cuts.
-pub(super) fn sift(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted>) {
+pub(super) fn sift(run: Run<'_>, probes: &[SketchProbe<'_>], sifted: &mut Vec<Sifted>) {
     sift_inline(run, probes, sifted);
 }
 
 /// [`sift`], for callers compiled for more.
 #[expect(clippy::inline_always, reason = "a copy apart from its caller would lack instructions")]
 #[inline(always)]
-pub(super) fn sift_inline(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec<Sifted>) {
+pub(super) fn sift_inline(run: Run<'_>, probes: &[SketchProbe<'_>], sifted: &mut Vec<Sifted>) {
     let backs = run.back_rows().chunks_exact(GROUP_ROWS);
     let groups = run.fronts.iter().zip(backs).zip(run.live).enumerate();
     for (group, ((front, backs), live)) in groups.filter(|(_, (_, live))| **live != 0) {
         for (number, probe) in (0..).zip(probes) {
-            let (front_words, back_words) = probe.halves();
             let mut distances = [0_u32; GROUP_ROWS];
             let words = front.as_chunks().0.chunks_exact(GROUP_ROWS);
-            for (probe, rows) in front_words.iter().zip(words) {
+            for (probe, rows) in probe.front().iter().zip(words) {
                 for (distance, word) in distances.iter_mut().zip(rows) {
                     *distance += (u64::from_le_bytes(*word) ^ probe).count_ones();
                 }
@@ -58,7 +57,7 @@ pub(super) fn sift_inline(run: Run<'_>, probes: &[SketchProbe], sifted: &mut Vec
                 if distance > probe.front_cut || live >> at & 1 == 0 {
                     continue;
                 }
-                let distance = distance + differing(&backs[at], &back_words);
+                let distance = distance + differing(&backs[at], probe.back());
                 if distance <= probe.full_cut {
                     sifted.push(found(group * GROUP_ROWS + at, number, distance));
                 }

@@ -1,7 +1,5 @@
 //! Sketches as kernels see them: the layout of a group, a probe, and what is found.
 
-use zeroize::DefaultIsZeroes;
-
 /// Signs of a row.
 pub(in crate::index) const SKETCH_BITS: usize = 512;
 /// Bytes of a row's signs.
@@ -10,8 +8,10 @@ pub(in crate::index) const SKETCH_BYTES: usize = SKETCH_BITS / 8;
 pub(super) const GROUP_ROWS: usize = 32;
 /// Bytes of half the signs of a group's rows.
 pub(in crate::index) const GROUP_SKETCH_BYTES: usize = GROUP_ROWS * SKETCH_BYTES / 2;
+/// 64-bit words of a sketch.
+pub(in crate::index) const SKETCH_WORDS: usize = SKETCH_BYTES / size_of::<u64>();
 /// 64-bit words of half a sketch.
-pub(super) const HALF_WORDS: usize = 4;
+pub(super) const HALF_WORDS: usize = SKETCH_WORDS / 2;
 /// Bytes of half a sketch.
 pub(super) const HALF_BYTES: usize = SKETCH_BYTES / 2;
 
@@ -19,24 +19,27 @@ pub(super) const HALF_BYTES: usize = SKETCH_BYTES / 2;
 pub(super) type GroupHalf = [u8; GROUP_SKETCH_BYTES];
 
 /// A probe's signs, and how far a row may be from them.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::index) struct SketchProbe {
+///
+/// It refers to the signs, because what is not copied need not be wiped.
+#[derive(Clone, Copy)]
+pub(in crate::index) struct SketchProbe<'a> {
     /// The signs.
-    pub(in crate::index) words: [u64; 2 * HALF_WORDS],
+    pub(in crate::index) words: &'a [u64; SKETCH_WORDS],
     /// Most differing signs in the front half.
     pub(in crate::index) front_cut: u32,
     /// Most differing signs in all.
     pub(in crate::index) full_cut: u32,
 }
 
-impl DefaultIsZeroes for SketchProbe {}
+impl<'a> SketchProbe<'a> {
+    /// Words of the front.
+    pub(super) fn front(self) -> &'a [u64; HALF_WORDS] {
+        &self.words.as_chunks().0[0]
+    }
 
-impl SketchProbe {
-    /// Words of the front and of the back.
-    pub(super) fn halves(&self) -> ([u64; HALF_WORDS], [u64; HALF_WORDS]) {
-        let (front, back) = self.words.split_at(HALF_WORDS);
-        let half = |words: &[u64]| std::array::from_fn(|word| words[word]);
-        (half(front), half(back))
+    /// Words of the back.
+    pub(super) fn back(self) -> &'a [u64; HALF_WORDS] {
+        &self.words.as_chunks().0[1]
     }
 }
 

@@ -70,7 +70,7 @@ fn sieve(
     fronts: &[[u8; GROUP_SKETCH_BYTES]],
     backs: &[[u8; GROUP_SKETCH_BYTES]],
     live: &[u32],
-    probes: &[SketchProbe],
+    probes: &[SketchProbe<'_>],
 ) -> Vec<Sifted> {
     let word = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
     let mut found = Vec::new();
@@ -112,9 +112,12 @@ fn the_sieve_lets_pass_what_is_within_both_cuts_and_alive() {
             let live: Vec<u32> = (0..groups)
                 .map(|_| [0, u32::MAX, random.below(u32::MAX)][random.below(3) as usize])
                 .collect();
-            let probes: Vec<SketchProbe> = (0..count)
-                .map(|_| SketchProbe {
-                    words: std::array::from_fn(|_| random.next()),
+            let words: Vec<[u64; 8]> =
+                (0..count).map(|_| std::array::from_fn(|_| random.next())).collect();
+            let probes: Vec<SketchProbe<'_>> = words
+                .iter()
+                .map(|words| SketchProbe {
+                    words,
                     front_cut: [0, 110, 120, 128, 256, u32::MAX][random.below(6) as usize],
                     full_cut: [0, 230, 250, 256, 512, u32::MAX][random.below(6) as usize],
                 })

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::super::arena::ROW_ALIGN;
 use super::super::catalogue::GROUP_ROWS;
-use super::super::kernel::{GROUP_SKETCH_BYTES, Kernels, SKETCH_BITS, SKETCH_BYTES, SketchProbe};
+use super::super::kernel::{
+    GROUP_SKETCH_BYTES, Kernels, SKETCH_BITS, SKETCH_BYTES, SKETCH_WORDS, SketchProbe,
+};
 use super::super::scan::Cut;
 
 /// Groups of the made-up gallery: 8,192 rows, more than the nearest caches hold.
@@ -20,6 +22,8 @@ const GROUPS: usize = 256;
 const GROUP: usize = GROUP_ROWS as usize;
 /// Measurements of each factor; the least counts, since noise only adds.
 const ROUNDS: usize = 3;
+/// Signs that are nobody's.
+const ALTERNATING: [u64; SKETCH_WORDS] = [0x5555_5555_5555_5555; SKETCH_WORDS];
 /// What a search costs before its first row, nanoseconds: locks, rotation, quantising.
 const FIXED_NS: f64 = 5_000.0;
 
@@ -46,7 +50,7 @@ impl Costs {
         let live = [u32::MAX; GROUPS];
         let mut sifted = Vec::with_capacity(GROUPS * GROUP);
         let mut sift = |front_cut, full_cut| {
-            let probe = SketchProbe { words: [0x5555_5555_5555_5555; 8], front_cut, full_cut };
+            let probe = SketchProbe { words: &ALTERNATING, front_cut, full_cut };
             least(|| {
                 sifted.clear();
                 kernels.sift(fronts, backs, &live, &[probe], &mut sifted);

@@ -24,6 +24,7 @@ mod costs;
 mod tuning;
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -102,6 +103,8 @@ pub(super) struct Outlook {
     pub(super) of: usize,
     /// The search's least cosine.
     pub(super) floor: f32,
+    /// Whether the graph knows every row.
+    pub(super) graph: bool,
 }
 
 /// A way with what it needs.
@@ -125,6 +128,10 @@ pub(super) struct Planner {
     cuts: Cuts,
     /// What the graph can do in this gallery; `None` until it is complete and measured.
     graph: RwLock<Option<Arc<Tuning>>>,
+    /// The largest `ef` that was caught missing too much.
+    ruled_out: AtomicUsize,
+    /// Whether sketches were caught missing too much: codes alone are compared from then on.
+    sketch_fails: AtomicBool,
     canary: Canary,
 }
 
@@ -136,12 +143,17 @@ impl Planner {
             costs: Costs::measure(kernels, width),
             cuts: Cuts::new(width),
             graph: RwLock::new(None),
+            ruled_out: AtomicUsize::new(0),
+            sketch_fails: AtomicBool::new(false),
             canary: Canary::new(every),
         }
     }
 
     /// Takes up what the graph was seen to do, or forgets it.
     pub(super) fn tuned(&self, tuning: Option<Tuning>) {
+        if let Some(tuning) = &tuning {
+            tuning.rule_out(self.ruled_out.load(Ordering::Relaxed));
+        }
         *self.graph.write().unwrap_or_else(PoisonError::into_inner) = tuning.map(Arc::new);
     }
 
@@ -151,12 +163,19 @@ impl Planner {
     }
 
     /// A way was caught missing more than the target allows. The graph goes on with a larger `ef`,
-    /// or rests when there is none.
+    /// or rests when there is none; sketches rest for as long as the process lives.
     pub(super) fn distrust(&self, route: Route) {
-        if let (Route::Graph { ef }, Some(tuning)) = (route, self.tuning()) {
-            tuning.rule_out(ef);
-            self.canary.restart(Way::Graph);
+        match route {
+            Route::Exact => {}
+            Route::Sketch(_) => self.sketch_fails.store(true, Ordering::Relaxed),
+            Route::Graph { ef } => {
+                self.ruled_out.fetch_max(ef, Ordering::Relaxed);
+                if let Some(tuning) = self.tuning() {
+                    tuning.rule_out(ef);
+                }
+            }
         }
+        self.canary.restart(route.way());
     }
 
     /// The watch over recall.
@@ -176,14 +195,15 @@ impl Planner {
             (Route::Exact, self.costs.exact(outlook.rows)),
             (Route::Sketch(cut), self.costs.sketch(outlook.rows, cut)),
         ];
-        let graph = self.tuning().and_then(|tuning| self.graph_route(&tuning, outlook));
-        let all = scans.into_iter().chain(graph);
-        let wanted = |route: &(Route, Duration)| match self.setting.forced() {
-            Some(way) => way == route.0.way(),
-            None => true,
+        let graph = self.graph_route(outlook);
+        let forced = self.setting.forced();
+        let wanted = |(route, _): &(Route, Duration)| match forced {
+            Some(way) => way == route.way(),
+            None => route.way() != Way::Sketch || !self.sketch_fails.load(Ordering::Relaxed),
         };
+        let all = scans.into_iter().chain(graph);
         let cheapest = all.clone().filter(wanted).min_by_key(|(_, cost)| *cost);
-        // Forced onto a graph that is not built yet: the scans serve until it is.
+        // Forced onto a graph that is not complete: the scans serve until it is.
         let cheapest = cheapest.or_else(|| all.min_by_key(|(_, cost)| *cost));
         cheapest.unwrap_or((Route::Exact, Duration::ZERO))
     }
@@ -199,23 +219,28 @@ impl Planner {
             cost,
             exact: self.costs.exact(outlook.rows),
             sketch: self.costs.sketch(outlook.rows, cut),
-            graph: match self.tuning() {
-                None => GraphOutlook::Absent,
-                Some(tuning) => match self.graph_route(&tuning, outlook) {
-                    Some((Route::Graph { ef }, cost)) => GraphOutlook::Able { ef, cost },
-                    _ => GraphOutlook::BelowTarget { best: tuning.best_recall() },
-                },
-            },
+            graph: self.graph_outlook(outlook),
             forced: self.setting.forced().is_some_and(|way| way == route.way()),
         }
     }
 
-    /// The graph with the least `ef` that meets the target, or with the largest where it is forced.
-    fn graph_route(&self, tuning: &Tuning, outlook: Outlook) -> Option<(Route, Duration)> {
+    /// The graph with the least `ef` that meets the target, or with the largest where it is forced;
+    /// only while it knows every row and what was measured still holds.
+    fn graph_route(&self, outlook: Outlook) -> Option<(Route, Duration)> {
+        let tuning = self.tuning().filter(|tuning| !tuning.is_stale(outlook.of))?;
         let forced = self.setting == PlanSetting::Graph;
         let rung = if forced { Some(tuning.serving_or_best()) } else { tuning.serving() }?;
-        let cost = rung.cost_for(outlook.rows, outlook.of);
-        Some((Route::Graph { ef: rung.ef }, cost))
+        outlook.graph.then_some((Route::Graph { ef: rung.ef }, rung.cost))
+    }
+
+    fn graph_outlook(&self, outlook: Outlook) -> GraphOutlook {
+        match self.tuning().filter(|tuning| outlook.graph && !tuning.is_stale(outlook.of)) {
+            None => GraphOutlook::Absent,
+            Some(tuning) => match tuning.serving() {
+                Some(rung) => GraphOutlook::Able { ef: rung.ef, cost: rung.cost },
+                None => GraphOutlook::BelowTarget { best: tuning.best_recall() },
+            },
+        }
     }
 }
 
@@ -254,7 +279,7 @@ pub struct Plan {
 /// What the graph has to offer to a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum GraphOutlook {
-    /// It is switched off, or not complete yet.
+    /// It is switched off, or not complete or measured yet.
     Absent,
     /// No `ef` meets the target; this is the best recall seen.
     BelowTarget {
@@ -273,7 +298,7 @@ pub enum GraphOutlook {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let way = self.way.name();
-        let why = if self.forced { "as set" } else { "the cheapest that finds everybody" };
+        let why = if self.forced { "as set" } else { "the cheapest that meets the recall target" };
         write!(
             f,
             "{way}, {why}: {} templates at cosine {:.3} or more, ",
@@ -281,9 +306,12 @@ impl fmt::Display for Plan {
         )?;
         write!(f, "exact {:.0?}, sketch {:.0?}, ", self.exact, self.sketch)?;
         match self.graph {
-            GraphOutlook::Absent => write!(f, "no graph"),
+            GraphOutlook::Absent => write!(f, "no graph that is complete and measured"),
             GraphOutlook::BelowTarget { best } => {
-                write!(f, "the graph finds {best:.4} of mates at best, {TARGET_RECALL} are wanted")
+                write!(
+                    f,
+                    "no ef at which the graph finds {TARGET_RECALL} of mates ({best:.4} seen)"
+                )
             }
             GraphOutlook::Able { ef, cost } => write!(f, "graph {cost:.0?} at ef {ef}"),
         }

@@ -21,17 +21,6 @@ pub(in crate::index) struct Rung {
     pub(in crate::index) cost: Duration,
 }
 
-impl Rung {
-    /// What a search takes that may see `rows` of `of` rows: the walk goes on until it has met as
-    /// many permitted rows as it would have met unfiltered.
-    pub(in crate::index) fn cost_for(&self, rows: usize, of: usize) -> Duration {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let scale = of.max(1) as f64 / rows.max(1) as f64;
-        Duration::try_from_secs_f64(self.cost.as_secs_f64() * scale.max(1.0))
-            .unwrap_or(Duration::MAX)
-    }
-}
-
 /// The ladder.
 #[derive(Debug)]
 pub(in crate::index) struct Tuning {
@@ -97,14 +86,6 @@ mod tests {
         tuning.rule_out(256);
         assert_eq!(tuning.serving(), None);
         assert_eq!(tuning.serving_or_best().ef, 256);
-    }
-
-    #[test]
-    fn a_filtered_search_costs_what_it_leaves_out() {
-        let rung = Rung { ef: 64, recall: 1.0, cost: Duration::from_micros(100) };
-        assert_eq!(rung.cost_for(1_000, 1_000), Duration::from_micros(100));
-        assert_eq!(rung.cost_for(100, 1_000), Duration::from_millis(1));
-        assert!(rung.cost_for(0, 1_000) >= Duration::from_millis(100));
     }
 
     #[test]

@@ -100,13 +100,14 @@ impl Gallery<'_> {
         spread: Spread,
     ) -> Vec<Vec<Hit>> {
         let pieces = Pieces::of(self.catalogue, searches);
-        let pairs = searches.iter().zip(cuts);
-        let probes = pairs.map(|(search, cut)| sketch_probe(&search.probe, *cut));
-        let probes: Zeroizing<Vec<SketchProbe>> = Zeroizing::new(probes.collect());
+        let probe = |n: usize| SketchProbe {
+            words: searches[n].probe.sketch(),
+            front_cut: cuts[n].front,
+            full_cut: cuts[n].full,
+        };
         over(searches, &pieces.list(), spread, |part, runs, scratch| {
             let members: Vec<usize> = part.members().collect();
-            let probes: Zeroizing<Vec<SketchProbe>> =
-                Zeroizing::new(members.iter().map(|member| probes[*member]).collect());
+            let probes: Vec<SketchProbe<'_>> = part.members().map(probe).collect();
             for run in runs.iter().flat_map(|groups| self.arena.runs(groups.clone())) {
                 let first = run.row as usize / GROUP;
                 let live = &self.catalogue.live_masks()[first..][..run.fronts.len()];
@@ -245,8 +246,8 @@ struct Scratch {
     dots: Vec<i32>,
     sifted: Vec<Sifted>,
     near: Vec<(usize, u32)>,
-    /// The signs of the row at hand; wiped when the scan is over.
-    sketch: Zeroizing<[u8; SKETCH_BYTES]>,
+    /// The signs of the row at hand; wiped when the scan is over, and never moved.
+    sketch: Box<Zeroizing<[u8; SKETCH_BYTES]>>,
 }
 
 impl Scratch {
@@ -257,7 +258,7 @@ impl Scratch {
             dots: Vec::new(),
             sifted: Vec::new(),
             near: Vec::new(),
-            sketch: Zeroizing::new([0; SKETCH_BYTES]),
+            sketch: Box::new(Zeroizing::new([0; SKETCH_BYTES])),
         }
     }
 
@@ -283,14 +284,6 @@ pub(super) fn scores(
         let (codes, scale) = arena.row(*row);
         *found = probe.score(kernels.dot(codes, probe.codes()), scale);
     }
-}
-
-fn sketch_probe(probe: &Probe, cut: Cut) -> SketchProbe {
-    let mut words = [0; 8];
-    for (word, bytes) in words.iter_mut().zip(probe.sketch().as_chunks().0) {
-        *word = u64::from_le_bytes(*bytes);
-    }
-    SketchProbe { words, front_cut: cut.front, full_cut: cut.full }
 }
 
 fn row_at(run: Run<'_>, at: usize) -> u32 {

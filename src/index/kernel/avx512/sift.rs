@@ -66,7 +66,7 @@ const PART_ROWS: [u16; GROUP_ROWS] = [
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vbmi2,avx512vpopcntdq,bmi1,bmi2,popcnt")]
 pub(in crate::index::kernel) fn sift(
     run: Run<'_>,
-    probes: &[SketchProbe],
+    probes: &[SketchProbe<'_>],
     sifted: &mut Vec<Sifted>,
 ) {
     let many = probes.len() >= MANY_PROBES;
@@ -84,7 +84,7 @@ pub(in crate::index::kernel) fn sift(
                 if many {
                     prefetch_share(next, number, probes.len());
                 }
-                let distances = distances(&words, probe.halves().0);
+                let distances = distances(&words, probe.front());
                 let cut = _mm512_set1_epi16(cut16(probe.front_cut).cast_signed());
                 let passed = _mm512_mask_cmple_epu16_mask(live, distances, cut);
                 longest = longest.max(lists.list(number).push(passed, rows, distances));
@@ -151,12 +151,12 @@ impl Shortlists {
     fn settle(
         &mut self,
         backs: &[[u8; HALF_BYTES]],
-        probes: &[SketchProbe],
+        probes: &[SketchProbe<'_>],
         first_row: u32,
         sifted: &mut Vec<Sifted>,
     ) {
         for (number, probe) in probes.iter().enumerate() {
-            self.list(number).settle(backs, probe, tag(first_row, number), sifted);
+            self.list(number).settle(backs, *probe, tag(first_row, number), sifted);
         }
     }
 }
@@ -180,15 +180,14 @@ impl Shortlist<'_> {
     fn settle(
         &mut self,
         backs: &[[u8; HALF_BYTES]],
-        probe: &SketchProbe,
+        probe: SketchProbe<'_>,
         tag: u64,
         sifted: &mut Vec<Sifted>,
     ) {
         self.push(0, _mm512_setzero_si512(), _mm512_setzero_si512());
         let end = *self.len + LANES;
         sifted.reserve(end);
-        let back = probe.halves().1.map(u64::to_le_bytes);
-        let back = _mm512_broadcast_i64x4(load_back(&back.as_flattened().as_chunks().0[0]));
+        let back = _mm512_broadcast_i64x4(load_words(probe.back()));
         let cut = _mm_set1_epi16(cut16(probe.full_cut).cast_signed());
         let tag = _mm512_set1_epi64(tag.cast_signed());
         // SAFETY: the entries up to `len` were written by `push`, those up to `end` just now.
@@ -229,8 +228,8 @@ fn in_part_order(live: u32) -> u32 {
 /// Distances of 32 rows from a probe over the front, packed.
 #[target_feature(enable = "avx512f,avx512vbmi2,avx512vpopcntdq")]
 #[inline]
-fn distances(words: &[[__m512i; PARTS]; HALF_WORDS], probe: [u64; HALF_WORDS]) -> __m512i {
-    let probe = probe.map(|word| _mm512_set1_epi64(word.cast_signed()));
+fn distances(words: &[[__m512i; PARTS]; HALF_WORDS], probe: &[u64; HALF_WORDS]) -> __m512i {
+    let probe = [0, 1, 2, 3].map(|word| _mm512_set1_epi64(probe[word].cast_signed()));
     let apart = |word: usize, part: usize| {
         _mm512_popcnt_epi64(_mm512_xor_si512(words[word][part], probe[word]))
     };
@@ -298,6 +297,12 @@ fn load_front(front: &GroupHalf) -> [[__m512i; PARTS]; HALF_WORDS] {
 fn load_back(row: &[u8; HALF_BYTES]) -> __m256i {
     // SAFETY: the row is 32 readable bytes, and this load asks for no alignment.
     unsafe { _mm256_loadu_si256(row.as_ptr().cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+fn load_words(words: &[u64; HALF_WORDS]) -> __m256i {
+    // SAFETY: the words are 32 readable bytes, and this load asks for no alignment.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx512f")]

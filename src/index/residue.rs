@@ -1,0 +1,134 @@
+//! What an erased template leaves in the memory of the process: nothing.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use zeroize::Zeroizing;
+
+use super::testkit::{PLANS, Random, grant, now, planned, quantiser, search, template};
+use crate::types::Embedding;
+
+const WIDTH: usize = 512;
+/// Bytes that tell one template from all others.
+const WINDOW: usize = 16;
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+/// Windows are kept under this mask, so that the search does not find itself.
+const MASK: u128 = 0x5A5A_A5A5_5A5A_A5A5_3C3C_C3C3_3C3C_C3C3;
+
+/// Every 16 bytes in a row of every form that a template ever has in the index.
+struct Traces {
+    windows: HashSet<u128>,
+    /// The lowest bits of windows, to look most of memory over quickly.
+    likely: Vec<bool>,
+}
+
+impl Traces {
+    fn of(face: &Embedding) -> Self {
+        let mut traces = Self { windows: HashSet::new(), likely: vec![false; 1 << 16] };
+        let quantiser = quantiser(WIDTH);
+        let row = quantiser.row(face);
+        traces.add(&bytes_of(face.expose()));
+        traces.add(&bytes_of(&quantiser.vector(row.codes(), row.scale())));
+        traces.add(row.codes());
+        let mut signed = Zeroizing::new(row.codes().to_vec());
+        for code in signed.iter_mut() {
+            *code ^= 0x80;
+        }
+        traces.add(&signed);
+        traces.add(row.sketch());
+        traces
+    }
+
+    fn add(&mut self, form: &[u8]) {
+        for window in form.windows(WINDOW) {
+            let window = u128::from_le_bytes(window.try_into().unwrap());
+            // Runs of one byte are everywhere and tell nothing.
+            if window.to_le_bytes().iter().collect::<HashSet<_>>().len() > 2 {
+                self.windows.insert(window ^ MASK);
+                self.likely[low(window)] = true;
+            }
+        }
+    }
+
+    fn count_in(&self, memory: &[u8]) -> usize {
+        let found = |bytes: &&[u8]| {
+            let window = u128::from_le_bytes((*bytes).try_into().unwrap());
+            self.likely[low(window)] && self.windows.contains(&(window ^ MASK))
+        };
+        memory.windows(WINDOW).filter(found).count()
+    }
+
+    /// Windows found in all memory that can be read and written.
+    fn count_in_process(&self) -> usize {
+        let memory = File::open("/proc/self/mem").unwrap();
+        // Wiped: what was seen must not be found again where the buffer was.
+        let mut chunk = Zeroizing::new(vec![0_u8; CHUNK + WINDOW]);
+        let own = chunk.as_ptr().addr() as u64;
+        let mut found = 0;
+        for (from, to) in mappings() {
+            let mut at = from;
+            while at < to {
+                let len = usize::try_from(to - at).unwrap().min(chunk.len());
+                let overlaps = at < own + chunk.len() as u64 && own < at + len as u64;
+                if !overlaps && memory.read_exact_at(&mut chunk[..len], at).is_ok() {
+                    found += self.count_in(&chunk[..len]);
+                }
+                // Windows across two chunks are in the second.
+                at += (len.saturating_sub(WINDOW)).max(1) as u64;
+                if len <= WINDOW {
+                    break;
+                }
+            }
+        }
+        found
+    }
+}
+
+fn low(window: u128) -> usize {
+    usize::from(u16::from_le_bytes([window.to_le_bytes()[0], window.to_le_bytes()[1]]))
+}
+
+/// In a buffer of its own, wiped afterwards: the search must not find what it looks for by.
+fn bytes_of(values: &[f32]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size_of_val(values)));
+    for value in values {
+        bytes.extend_from_slice(&value.to_le_bytes());
+    }
+    bytes
+}
+
+fn mappings() -> Vec<(u64, u64)> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let writable = maps.lines().filter(|line| line.contains(" rw"));
+    let range = |line: &str| {
+        let (from, to) = line.split(' ').next()?.split_once('-')?;
+        Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
+    };
+    writable.filter_map(range).collect()
+}
+
+#[test]
+fn no_16_bytes_of_an_erased_template_stay_in_the_process() {
+    for plan in PLANS {
+        let (index, mut random) = (planned(WIDTH, plan), Random::new(90));
+        for n in 0..300 {
+            index.insert(template(n, 0), &random.embedding(WIDTH)).unwrap();
+        }
+        let face = random.embedding(WIDTH);
+        let traces = Traces::of(&face);
+        let new = template(1_000, 0);
+        let record = new.record;
+        index.insert(new, &face).unwrap();
+        for _ in 0..30 {
+            search(&index, &grant([0]), &random.near(&face, 0.7), 3, now()).unwrap();
+            search(&index, &grant([0]), &face, 3, now()).unwrap();
+        }
+        drop(index.export(0, 1_000).unwrap());
+        drop(face);
+        assert!(traces.count_in_process() > WIDTH, "the search itself works");
+        let _purged = index.purge(index.withdraw(record).unwrap());
+        assert_eq!(traces.count_in_process(), 0, "{plan:?}");
+    }
+}
