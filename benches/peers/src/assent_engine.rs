@@ -5,9 +5,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use assent::consent::{ConsentTag, Grant, Policy, PolicyDocument, Profile};
-use assent::index::{
-    Index, IndexOptions, NewTemplate, PlanSetting, Query, RotationKey,
-};
+use assent::index::{Index, IndexOptions, NewTemplate, PlanSetting, Query, RotationKey};
 use assent::types::{Embedding, RecordId, Similarity, Timestamp};
 
 use crate::engine::{Engine, insert_all};
