@@ -1,7 +1,8 @@
 //! The index by itself: recall, latency, throughput, changes, scopes, memory and boot.
 //!
 //! `cargo bench --bench index -- [--rows 1000000] [--threads 2] [--floor 0.45] [--plan auto]
-//! [--graph] [--only search,flight,churn,scopes,boot]`
+//! [--graph] [--only search,flight,scopes,churn,boot,leaks,turnover]`; leaks and turnover take
+//! minutes and run only when named
 //!
 //! People and probes are sampled from the statistics of real templates (`benches/gallery`). Recall
 //! is *mate recall*: the share of mated probes whose best row by exact scan is their mate, at or
@@ -20,6 +21,7 @@ mod gallery;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -39,6 +41,10 @@ const PROBES: usize = 2_000;
 const CALLERS: usize = 16;
 /// Erasures a second beside searches.
 const ERASURES_A_SECOND: u32 = 100;
+/// Results that are looked at for leaks.
+const TRIALS: usize = 10_000_000;
+/// The graph's `ef`s that are compared after changes.
+const EFS: [usize; 3] = [64, 128, 256];
 /// Shares of the gallery that one gate may search, a thousandth each.
 const SHARES: [usize; 4] = [1, 10, 100, 1_000];
 
@@ -49,6 +55,7 @@ struct Options {
     floor: f32,
     plan: PlanSetting,
     graph: bool,
+    turns: usize,
     only: Option<String>,
 }
 
@@ -60,6 +67,7 @@ impl Options {
             floor: 0.45,
             plan: PlanSetting::Auto,
             graph: false,
+            turns: 10,
             only: None,
         };
         let mut words = std::env::args().skip(1);
@@ -70,6 +78,7 @@ impl Options {
                 "--threads" => options.threads = value()?.parse()?,
                 "--floor" => options.floor = value()?.parse()?,
                 "--plan" => options.plan = serde_json::from_value(value()?.into())?,
+                "--turns" => options.turns = value()?.parse()?,
                 "--graph" => options.graph = true,
                 "--only" => options.only = Some(value()?),
                 "--bench" => {}
@@ -78,6 +87,10 @@ impl Options {
         }
         options.graph |= options.plan == PlanSetting::Graph;
         Ok(options)
+    }
+
+    fn names(&self, section: &str) -> bool {
+        self.only.as_deref().is_some_and(|only| only.split(',').any(|name| name == section))
     }
 
     fn wants(&self, section: &str) -> bool {
@@ -89,6 +102,9 @@ fn main() -> Outcome<()> {
     let options = Options::parse()?;
     rayon::ThreadPoolBuilder::new().num_threads(options.threads).build_global()?;
     let people = Gallery::sample(Population::faces(), GallerySettings::of(options.rows));
+    if options.names("turnover") {
+        turnover(&options, &people)?;
+    }
     let stage = Stage::build(&options, &people)?;
     println!("\n{} rows, {} threads, floor {}", options.rows, options.threads, options.floor);
     stage.memory();
@@ -108,6 +124,9 @@ fn main() -> Outcome<()> {
     }
     if options.wants("boot") {
         stage.boot(&people, &mates)?;
+    }
+    if options.names("leaks") {
+        stage.leaks(&people)?;
     }
     Ok(())
 }
@@ -408,6 +427,41 @@ impl Stage {
         Ok(begun.elapsed())
     }
 
+    /// Everybody's own template as the probe, the strongest temptation, under grants that hold it or
+    /// do not. Whatever comes back is looked at under a grant of all classes.
+    fn leaks(&self, people: &Gallery) -> Outcome<()> {
+        let (next, trials, foreign) =
+            (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let grants: Vec<(usize, &Grant)> = sorted(&self.grants).collect();
+        let work = || -> Outcome<()> {
+            while trials.load(Ordering::Relaxed) < TRIALS {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let probe = Embedding::normalise(people.template(at % people.len()).to_vec())?;
+                let (share, grant) = grants[at / people.len() % grants.len()];
+                let floor = Similarity::new([-1.0, 0.3][at % 2]);
+                let found =
+                    self.index.search(grant, &Query { probe: &probe, k: 16, floor }, self.now)?;
+                for candidate in &found.candidates {
+                    let hit = self.index.confirm(self.all(), candidate, self.now);
+                    let class =
+                        hit.ok_or("a candidate that stands for nobody")?.tag().class.clone();
+                    let allowed = (0..SHARES.len()).filter(|class| in_share(*class, share));
+                    let allowed =
+                        allowed.map(|number| self::class(number)).collect::<Outcome<Vec<_>>>()?;
+                    foreign.fetch_add(usize::from(!allowed.contains(&class)), Ordering::Relaxed);
+                }
+                trials.fetch_add(found.candidates.len().max(1), Ordering::Relaxed);
+            }
+            Ok(())
+        };
+        std::thread::scope(|threads| {
+            let workers: Vec<_> = (0..self.options.threads).map(|_| threads.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+        })?;
+        println!("leaks: {} of {} results out of scope", foreign.into_inner(), trials.into_inner());
+        Ok(())
+    }
+
     /// Out through a file and back into a new index.
     fn boot(&self, people: &Gallery, probes: &Probes) -> Outcome<()> {
         let file = tempfile::NamedTempFile::new()?;
@@ -459,6 +513,101 @@ impl Stage {
             again.tend()?;
         }
         again.one_by_one("mates after the boot", probes)
+    }
+}
+
+/// The graph after a tenth, after half and after everybody has left, against a graph built anew.
+fn turnover(options: &Options, people: &Gallery) -> Outcome<()> {
+    let half = people.len() / 2;
+    let graph = Turning::new(people)?;
+    (0..half).try_for_each(|at| graph.enter(at))?;
+    println!("turnover of {half}: mate recall at ef {EFS:?}");
+    graph.print("fresh", 0..half)?;
+    (0..half / 10).try_for_each(|at| graph.leave(at))?;
+    graph.print_beside("a tenth gone", half / 10..half)?;
+    (half / 10..half / 2).try_for_each(|at| graph.leave(at))?;
+    graph.print_beside("half gone", half / 2..half)?;
+    (0..half / 2).try_for_each(|at| graph.enter(at))?;
+    for turn in 0..options.turns {
+        let (old, new) = if turn % 2 == 0 { (0, half) } else { (half, 0) };
+        (0..half).try_for_each(|at| graph.leave(old + at).and_then(|()| graph.enter(new + at)))?;
+    }
+    let from = if options.turns % 2 == 0 { 0 } else { half };
+    graph.print_beside(&format!("{} turnovers", options.turns), from..from + half)
+}
+
+/// A graph that people enter and leave.
+struct Turning<'a> {
+    people: &'a Gallery,
+    index: Index,
+    grant: Grant,
+    records: Vec<std::cell::Cell<Option<RecordId>>>,
+    now: Timestamp,
+}
+
+impl<'a> Turning<'a> {
+    fn new(people: &'a Gallery) -> Outcome<Self> {
+        let options = IndexOptions { graph: true, canary_every: 0, ..IndexOptions::default() };
+        let index = Index::new(options.settings(people.width(), key()))?;
+        let grant = grants()?.remove(&SHARES[SHARES.len() - 1]).ok_or("no grant")?;
+        let records = vec![std::cell::Cell::new(None); people.len()];
+        Ok(Self { people, index, grant, records, now: Timestamp::now() })
+    }
+
+    fn enter(&self, at: usize) -> Outcome<()> {
+        let record = RecordId::random();
+        let consent = ConsentTag {
+            consent_id: record.to_string().parse()?,
+            class: class(3)?,
+            notice_version: "2026-01".parse()?,
+            granted_at: self.now,
+            expires_at: self.now.plus_days(1),
+        };
+        let subject = uuid(at, 0x50).parse()?;
+        let template = NewTemplate { record, subject, matches_until: consent.expires_at, consent };
+        self.index.insert(template, &Embedding::normalise(self.people.template(at).to_vec())?)?;
+        self.records[at].set(Some(record));
+        Ok(())
+    }
+
+    fn leave(&self, at: usize) -> Outcome<()> {
+        let record = self.records[at].take().ok_or("not in")?;
+        let _purged = self.index.purge(self.index.withdraw(record).ok_or("not held")?);
+        Ok(())
+    }
+
+    fn print_beside(&self, what: &str, live: Range<usize>) -> Outcome<()> {
+        self.print(what, live.clone())?;
+        let anew = Self::new(self.people)?;
+        live.clone().try_for_each(|at| anew.enter(at))?;
+        anew.print("  built anew", live)
+    }
+
+    fn print(&self, what: &str, live: Range<usize>) -> Outcome<()> {
+        let probes = Probes::new(self.people, 8 * PROBES)?;
+        let mut shares = Vec::new();
+        for ef in EFS {
+            let (mut mates, mut right) = (0_u32, 0_u32);
+            for (probe, mate) in probes.probes.iter().zip(&probes.mates) {
+                let Some(record) = self.records[*mate].get().filter(|_| live.contains(mate)) else {
+                    continue;
+                };
+                let query = Query { probe, k: 1, floor: Similarity::new(0.45) };
+                let found = self.index.search_graph(&self.grant, &query, ef, self.now)?;
+                let subject = uuid(*mate, 0x50).parse()?;
+                let own = self.index.compare(&self.grant, &subject, probe, self.now)?;
+                if own.candidates.first().is_none_or(|own| own.similarity().get() < 0.45) {
+                    continue;
+                }
+                let best = found.candidates.first();
+                let best = best.and_then(|best| self.index.confirm(&self.grant, best, self.now));
+                mates += 1;
+                right += u32::from(best.is_some_and(|best| best.record() == record));
+            }
+            shares.push(format!("{:.4}", f64::from(right) / f64::from(mates.max(1))));
+        }
+        println!("  {what}: {}", shares.join(", "));
+        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ mod tally;
 use std::ops::Range;
 
 use rayon::prelude::*;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::arena::{Arena, Run};
 use super::catalogue::{Catalogue, ClassSet, GROUP_ROWS, rows_of};
@@ -114,6 +114,7 @@ impl Gallery<'_> {
                 self.kernels.sift(run.fronts, run.backs, live, &probes, &mut scratch.sifted);
                 self.rerank(searches, cuts, &members, run, scratch);
             }
+            wipe_stack();
         })
     }
 
@@ -284,6 +285,14 @@ pub(super) fn scores(
         let (codes, scale) = arena.row(*row);
         *found = probe.score(kernels.dot(codes, probe.codes()), scale);
     }
+}
+
+/// Overwrites what the functions called before have left below the caller's frame: a kernel's
+/// registers may have been spilled there, and a row's signs with them.
+#[inline(never)]
+fn wipe_stack() {
+    const WORDS: usize = 1_024;
+    std::hint::black_box([0_u64; WORDS]).zeroize();
 }
 
 fn row_at(run: Run<'_>, at: usize) -> u32 {
