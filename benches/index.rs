@@ -446,8 +446,7 @@ impl Stage {
                     let class =
                         hit.ok_or("a candidate that stands for nobody")?.tag().class.clone();
                     let allowed = (0..SHARES.len()).filter(|class| in_share(*class, share));
-                    let allowed =
-                        allowed.map(|number| self::class(number)).collect::<Outcome<Vec<_>>>()?;
+                    let allowed = allowed.map(self::class).collect::<Outcome<Vec<_>>>()?;
                     foreign.fetch_add(usize::from(!allowed.contains(&class)), Ordering::Relaxed);
                 }
                 trials.fetch_add(found.candidates.len().max(1), Ordering::Relaxed);
@@ -529,10 +528,10 @@ fn turnover(options: &Options, people: &Gallery) -> Outcome<()> {
     graph.print_beside("half gone", half / 2..half)?;
     (0..half / 2).try_for_each(|at| graph.enter(at))?;
     for turn in 0..options.turns {
-        let (old, new) = if turn % 2 == 0 { (0, half) } else { (half, 0) };
+        let (old, new) = if turn.is_multiple_of(2) { (0, half) } else { (half, 0) };
         (0..half).try_for_each(|at| graph.leave(old + at).and_then(|()| graph.enter(new + at)))?;
     }
-    let from = if options.turns % 2 == 0 { 0 } else { half };
+    let from = if options.turns.is_multiple_of(2) { 0 } else { half };
     graph.print_beside(&format!("{} turnovers", options.turns), from..from + half)
 }
 
