@@ -12,6 +12,8 @@ use crate::types::Embedding;
 const WIDTH: usize = 512;
 /// Bytes that tell one template from all others.
 const WINDOW: usize = 16;
+/// Bytes of a page.
+const PAGE: u64 = 4_096;
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
 /// Windows are kept under this mask, so that the search does not find itself.
@@ -66,19 +68,23 @@ impl Traces {
         // Wiped: what was seen must not be found again where the buffer was.
         let mut chunk = Zeroizing::new(vec![0_u8; CHUNK + WINDOW]);
         let own = chunk.as_ptr().addr() as u64;
+        let (own, after) = (own, own + chunk.len() as u64);
         let mut found = 0;
         for (from, to) in mappings() {
-            let mut at = from;
-            while at < to {
-                let len = usize::try_from(to - at).unwrap().min(chunk.len());
-                let overlaps = at < own + chunk.len() as u64 && own < at + len as u64;
-                if !overlaps && memory.read_exact_at(&mut chunk[..len], at).is_ok() {
-                    found += self.count_in(&chunk[..len]);
-                }
-                // Windows across two chunks are in the second.
-                at += (len.saturating_sub(WINDOW)).max(1) as u64;
-                if len <= WINDOW {
-                    break;
+            // All but the buffer itself, on both sides of it.
+            for (mut at, to) in [(from, to.min(own).max(from)), (from.max(after).min(to), to)] {
+                while at < to {
+                    let len = usize::try_from(to - at).unwrap().min(chunk.len());
+                    if memory.read_exact_at(&mut chunk[..len], at).is_ok() {
+                        found += self.count_in(&chunk[..len]);
+                        // Windows across two chunks are in the second.
+                        at += if len > WINDOW { (len - WINDOW) as u64 } else { len as u64 };
+                        if len < chunk.len() {
+                            break;
+                        }
+                    } else {
+                        at += PAGE; // another test has given it back
+                    }
                 }
             }
         }
