@@ -408,7 +408,7 @@ async fn what_a_new_user_gets_wrong_is_told_with_what_to_do() {
     enroll(&consent, &ident).says(REFUSED, &["subject_ref"]);
     enroll(&consent, &[&text, "--subject", "resident-1"]).says(REFUSED, &["frames[0]", "JPEG"]);
     // None of these left anything behind.
-    assert!(!desk.run(&["status"]).ok().contains("north-gate"));
+    assert!(!desk.run(&["status"]).ok().contains("/ north-gate"));
 }
 
 /// The file's text with `right` replaced once.
