@@ -47,9 +47,7 @@ impl Index {
         self.fits(query.probe)?;
         let probe = self.quantiser.probe(query.probe);
         let state = self.read()?;
-        let classes = state.catalogue.compile(grant);
-        let keep = query.k.min(state.catalogue.live_in(&classes));
-        let search = Search { probe, classes, keep, floor: query.floor.get(), now };
+        let search = state.search(grant, query, probe, now);
         let (route, cost) = self.planner.route(state.outlook(&search));
         let call = Arc::new(Gathered { search, route, cost });
         let mut found = if cost > LONE && route.way() != Way::Graph {
@@ -83,9 +81,7 @@ impl Index {
         self.fits(query.probe)?;
         let probe = self.quantiser.probe(query.probe);
         let state = self.read()?;
-        let classes = state.catalogue.compile(grant);
-        let keep = query.k.min(state.catalogue.live_in(&classes));
-        let search = Search { probe, classes, keep, floor: query.floor.get(), now };
+        let search = state.search(grant, query, probe, now);
         Ok(state.found(&search, &state.walk(self.tools(), &search, ef), Way::Graph))
     }
 
@@ -136,7 +132,9 @@ impl Index {
     /// may run where others must not wait for it.
     #[must_use]
     pub fn is_brief(&self, grant: &Grant, floor: Similarity) -> bool {
-        self.plan(grant, floor).cost <= LONE
+        let state = self.read_anyway();
+        let classes = state.catalogue.compile(grant);
+        self.planner.route(state.outlook_of(&classes, floor.get())).1 <= LONE
     }
 
     /// Templates in the granted classes, expired ones that are not yet erased included.

@@ -11,14 +11,15 @@ use std::sync::{PoisonError, RwLock};
 use super::arena::Arena;
 use super::catalogue::{Catalogue, ClassSet, GROUP_ROWS, Reuse};
 use super::error::IndexError;
-use super::found::{Candidate, Found, NewTemplate};
+use super::found::{Candidate, Found, NewTemplate, Query};
 use super::graph::{Graph, Near, Space};
 use super::kernel::Kernels;
 use super::planner::{Outlook, Way};
-use super::quantise::{BareProbe, Quantiser, Row};
+use super::quantise::{BareProbe, Probe, Quantiser, Row};
 use super::scan::{Gallery, Hit, Search, scores};
 use super::settings::GraphSettings;
-use crate::types::{Similarity, SlotId};
+use crate::consent::Grant;
+use crate::types::{Similarity, SlotId, Timestamp};
 
 /// What the lock guards.
 pub(super) struct State {
@@ -154,6 +155,19 @@ impl State {
     /// What is searched.
     pub(super) fn gallery(&self, kernels: Kernels) -> Gallery<'_> {
         Gallery { arena: &self.arena, catalogue: &self.catalogue, kernels }
+    }
+
+    /// A query as a search among the granted classes. No more rows are wanted than there are.
+    pub(super) fn search(
+        &self,
+        grant: &Grant,
+        query: &Query<'_>,
+        probe: Probe,
+        now: Timestamp,
+    ) -> Search {
+        let classes = self.catalogue.compile(grant);
+        let keep = query.k.min(self.catalogue.live_in(&classes));
+        Search { probe, classes, keep, floor: query.floor.get(), now }
     }
 
     /// What a planner has to know of a search.
