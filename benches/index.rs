@@ -122,11 +122,11 @@ fn main() -> Outcome<()> {
     if options.wants("churn") {
         stage.churn(&people, &mates)?;
     }
-    if options.wants("boot") {
-        stage.boot(&people, &mates)?;
-    }
     if options.names("leaks") {
         stage.leaks(&people)?;
+    }
+    if options.wants("boot") {
+        stage.boot(&people, &mates)?;
     }
     Ok(())
 }
@@ -461,8 +461,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Out through a file and back into a new index.
-    fn boot(&self, people: &Gallery, probes: &Probes) -> Outcome<()> {
+    /// Out through a file and, as in a restart, back into a new index when this one is gone.
+    fn boot(self, people: &Gallery, probes: &Probes) -> Outcome<()> {
         let file = tempfile::NamedTempFile::new()?;
         let begun = Instant::now();
         write_snapshot(&self.index, file.path())?;
@@ -487,17 +487,12 @@ impl Stage {
             graph: self.options.graph,
             ..IndexOptions::default()
         };
+        let head = self.index.snapshot_head();
+        drop(self.index);
         let begun = Instant::now();
         let index = Index::new(options.settings(people.width(), key()))?;
-        let rows = read_snapshot(file.path(), templates)?;
-        let restored = index.restore(&self.index.snapshot_head(), rows)?;
-        let again = Self {
-            index,
-            options: self.options.clone(),
-            grants: grants()?,
-            records: self.records.clone(),
-            now: self.now,
-        };
+        let restored = index.restore(&head, read_snapshot(file.path(), templates)?)?;
+        let again = Self { index, ..self };
         let first = again.search(again.all(), &probes.probes[0])?;
         println!(
             "boot: {} rows, {} dropped, first answer ({}) after {:.2} s",
@@ -506,8 +501,8 @@ impl Stage {
             if first.is_some() { "a match" } else { "nobody" },
             begun.elapsed().as_secs_f64()
         );
-        if self.options.graph {
-            again.index.relink(&restored.links, self.options.threads)?;
+        if again.options.graph {
+            again.index.relink(&restored.links, again.options.threads)?;
             println!("boot: graph after {:.2} s", begun.elapsed().as_secs_f64());
             again.tend()?;
         }

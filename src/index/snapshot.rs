@@ -45,7 +45,7 @@ pub const HEAD_BYTES: usize = KIND_BYTES + SLOTS_BYTES;
 const KIND_BYTES: usize = MAGIC.len() + WIDTH_BYTES + FINGERPRINT_BYTES;
 const SLOTS_BYTES: usize = size_of::<u32>();
 /// Rows that are decoded together and brought back under one hold of the lock.
-const BATCH: usize = 4_096;
+const BATCH: usize = 256;
 /// Batches that may be ready before they are entered.
 const BATCHES_AHEAD: usize = 4;
 
@@ -146,7 +146,8 @@ impl Index {
         };
         let slots = u32::from_le_bytes(slots.ok_or(IndexError::ForeignSnapshot)?);
         let rows = rows.into_iter();
-        self.expect(rows.size_hint().0.min(slots as usize))?;
+        let (fewest, most) = rows.size_hint();
+        self.expect(most.unwrap_or(fewest).min(slots as usize))?;
         let (mut dropped, mut links) = (Vec::new(), SavedLinks::default());
         std::thread::scope(|threads| {
             // One thread reads and decodes while this one enters what the other has ready.

@@ -77,7 +77,6 @@ impl State {
         template: NewTemplate,
         row: &Row,
     ) -> Result<(), IndexError> {
-        self.catalogue.may_adopt(slot, &template)?;
         self.reach(slot.index)?;
         self.catalogue.adopt(slot, template)?;
         self.arena.write(slot.index, row);

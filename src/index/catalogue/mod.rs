@@ -108,17 +108,6 @@ impl Catalogue {
         self.by_consent.reserve(records, |row| register.hash_of(register.consent(row)));
     }
 
-    /// Whether a template may go back to a slot.
-    ///
-    /// # Errors
-    /// As for [`Catalogue::adopt`].
-    pub(super) fn may_adopt(&self, slot: SlotId, new: &NewTemplate) -> Result<(), IndexError> {
-        self.may_hold(new)?;
-        let class = self.register.classes.number(&new.consent.class);
-        let admits = self.register.groups.admits(class, slot);
-        if admits { Ok(()) } else { Err(IndexError::SlotTaken { slot }) }
-    }
-
     /// Drops a record from all lookups. Its row stays taken until it is [released].
     ///
     /// [released]: Catalogue::release
