@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use assent::consent::{ConsentTag, Grant, Policy, PolicyDocument, Profile};
-use assent::index::{Index, IndexOptions, NewTemplate, PlanSetting, Query, RotationKey};
+use assent::index::{Care, Index, IndexOptions, NewTemplate, PlanSetting, Query, RotationKey};
 use assent::types::{Embedding, RecordId, Similarity, Timestamp};
 
 use crate::engine::{Engine, insert_all};
@@ -36,6 +36,8 @@ pub(crate) fn build(plan: PlanSetting, gallery: &Gallery, options: &Options) -> 
         plan,
         graph: plan == PlanSetting::Graph,
         canary_every: 0,
+        graph_links: options.m,
+        graph_effort: options.ef_construction,
         ..IndexOptions::default()
     };
     let key = RotationKey::new(&[7; 32]);
@@ -54,11 +56,16 @@ pub(crate) fn build(plan: PlanSetting, gallery: &Gallery, options: &Options) -> 
         };
         let subject = format!("person-{}", gallery.person_of(i)).parse()?;
         let template = NewTemplate { record, subject, matches_until: consent.expires_at, consent };
-        let slot = index.insert(template, &Embedding::normalise(gallery.template(i).to_vec())?)?;
+        let slot = index.load(template, &Embedding::normalise(gallery.template(i).to_vec())?)?;
         let at = templates.get(slot.index as usize).ok_or("a slot beyond the gallery")?;
         at.store(u32::try_from(i)?, Ordering::Relaxed);
         Ok(())
     })?;
+    // Links what was loaded; when all is linked the index would go on to choose an `ef`, which the
+    // bench does itself.
+    while let Care::Linked { linked, of } = index.care(options.threads)?
+        && linked < of
+    {}
     Ok(Assent { is_graph: plan == PlanSetting::Graph, index, grant, now, templates })
 }
 
