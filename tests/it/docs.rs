@@ -16,10 +16,11 @@ const CONSENT: &str = include_str!("../../docs/example-consent.toml");
 const CONFIG_PAGE: &str = include_str!("../../docs/configuration.md");
 const CONSENT_PAGE: &str = include_str!("../../docs/consent-file.md");
 /// The pages that show commands.
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 5] = [
     ("README.md", README),
     ("docs/configuration.md", CONFIG_PAGE),
     ("docs/consent-file.md", CONSENT_PAGE),
+    ("docs/index.md", include_str!("../../docs/index.md")),
     ("docs/policy.md", include_str!("../../docs/policy.md")),
 ];
 

@@ -25,7 +25,7 @@ use crate::harness::{
 /// The people of these tests: nothing of them may be seen from outside.
 const SUBJECTS: [&str; 3] = ["resident-zebra", "resident-yak", "resident-xenops"];
 /// Metrics that dashboards and alerts rely on.
-const PROMISED: [&str; 17] = [
+const PROMISED: [&str; 20] = [
     "assent_requests_total",
     "assent_request_seconds",
     "assent_decisions_total",
@@ -40,7 +40,10 @@ const PROMISED: [&str; 17] = [
     "assent_requests_in_flight",
     "assent_templates",
     "assent_subjects",
+    "assent_arena_bytes",
     "assent_arena_locked_bytes",
+    "assent_catalogue_bytes",
+    "assent_searches_total",
     "assent_revision",
     "assent_serving",
 ];
