@@ -138,7 +138,7 @@ fn detected(kernel: Kernel) -> Option<Functions> {
         }
         #[cfg(target_arch = "aarch64")]
         Kernel::Neon if std::arch::is_aarch64_feature_detected!("neon") => {
-            Some(Functions { dot: neon::dot, dots: neon::dots, ..PORTABLE })
+            Some(Functions { dot: neon::dot, dots: neon::dots, sift: neon::sift, lean: neon::lean })
         }
         Kernel::Portable => Some(PORTABLE),
         Kernel::Avx512Vnni | Kernel::Avx2 | Kernel::Neon => None,
