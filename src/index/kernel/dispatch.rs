@@ -4,14 +4,17 @@
 
 #[cfg(target_arch = "aarch64")]
 use super::neon;
+use super::panel::{Line, Panel};
 use super::sketch::{Run, SKETCH_BITS, SKETCH_BYTES, Sifted, SketchProbe};
 use super::{GROUP_SKETCH_BYTES, Kernel, MOST_PROBES, portable};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{amx, avx2, avx512};
 use crate::index::arena::ROW_ALIGN;
 
 /// Rows, their stride, probes, products.
 type DotsFn = unsafe fn(&[u8], usize, &[&[i8]], &mut [i32]);
+/// Rows, packed probes, probes, products.
+type TilesFn = unsafe fn(&[u8], &[Line], &[&[i8]], &mut [i32]);
 
 /// The functions of one kernel.
 ///
@@ -21,6 +24,8 @@ type DotsFn = unsafe fn(&[u8], usize, &[&[i8]], &mut [i32]);
 struct Functions {
     dot: unsafe fn(&[u8], &[i8]) -> i32,
     dots: DotsFn,
+    /// The same for packed probes, where that is faster.
+    tiles: Option<TilesFn>,
     sift: unsafe fn(Run<'_>, &[SketchProbe<'_>], &mut Vec<Sifted>),
     lean: unsafe fn(&[u8; SKETCH_BYTES], &[i8; SKETCH_BITS]) -> i32,
 }
@@ -62,26 +67,33 @@ impl Kernels {
         unsafe { (self.functions.dot)(row, probe) }
     }
 
-    /// The dot products of every row of `rows`, each `stride` long, with every probe: those of a
-    /// probe together, in the order of the rows.
+    /// Makes probes ready for [`dots`](Self::dots).
     ///
     /// # Panics
-    /// Rows or probes of another length than `stride`, a stride that is no multiple of 64, or an
-    /// `out` that is not as long as there are products.
+    /// No probe or more than [`MOST_PROBES`], probes of different lengths, or of a length that is
+    /// zero or no multiple of 64.
+    pub(in crate::index) fn panel<'a>(self, probes: &'a [&'a [i8]]) -> Panel<'a> {
+        let panel = Panel::new(probes);
+        if self.functions.tiles.is_some() { panel.packed() } else { panel }
+    }
+
+    /// The dot products of every row of `rows` with every probe: those of a probe together, in the
+    /// order of the rows.
+    ///
+    /// # Panics
+    /// Rows of another length than the probes, or an `out` that is not as long as there are
+    /// products.
     #[inline]
-    pub(in crate::index) fn dots(
-        self,
-        rows: &[u8],
-        stride: usize,
-        probes: &[&[i8]],
-        out: &mut [i32],
-    ) {
-        assert!(stride > 0 && stride.is_multiple_of(ROW_ALIGN));
+    pub(in crate::index) fn dots(self, rows: &[u8], panel: &Panel<'_>, out: &mut [i32]) {
+        let (stride, probes) = (panel.stride(), panel.probes());
         assert!(rows.len().is_multiple_of(stride));
-        assert!(probes.iter().all(|probe| probe.len() == stride));
         assert_eq!(out.len(), rows.len() / stride * probes.len());
-        // SAFETY: as in `dot`.
-        unsafe { (self.functions.dots)(rows, stride, probes, out) }
+        match (self.functions.tiles, panel.lines()) {
+            // SAFETY: as in `dot`.
+            (Some(tiles), Some(lines)) => unsafe { tiles(rows, lines, probes, out) },
+            // SAFETY: as in `dot`.
+            _ => unsafe { (self.functions.dots)(rows, stride, probes, out) },
+        }
     }
 
     /// Pushes every live row whose signs are within both cuts of a probe. Columns are a group
@@ -119,28 +131,43 @@ impl Kernels {
 const PORTABLE: Functions = Functions {
     dot: portable::dot,
     dots: portable::dots,
+    tiles: None,
     sift: portable::sift,
     lean: portable::lean,
 };
 
+#[cfg(target_arch = "x86_64")]
+const AVX2: Functions =
+    Functions { dot: avx2::dot, dots: avx2::dots, tiles: None, sift: avx2::sift, lean: avx2::lean };
+
+#[cfg(target_arch = "x86_64")]
+const AVX512: Functions = Functions {
+    dot: avx512::dot,
+    dots: avx512::dots,
+    tiles: None,
+    sift: avx512::sift,
+    lean: avx512::lean,
+};
+
+#[cfg(target_arch = "aarch64")]
+const NEON: Functions =
+    Functions { dot: neon::dot, dots: neon::dots, tiles: None, sift: neon::sift, lean: neon::lean };
+
 fn detected(kernel: Kernel) -> Option<Functions> {
     match kernel {
         #[cfg(target_arch = "x86_64")]
-        Kernel::Avx512Vnni if avx512::is_here() => Some(Functions {
-            dot: avx512::dot,
-            dots: avx512::dots,
-            sift: avx512::sift,
-            lean: avx512::lean,
-        }),
+        Kernel::AmxInt8 if avx512::is_here() && amx::works() => {
+            Some(Functions { tiles: Some(amx::dots), ..AVX512 })
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kernel::Avx512Vnni if avx512::is_here() => Some(AVX512),
         #[cfg(target_arch = "x86_64")]
         Kernel::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") => {
-            Some(Functions { dot: avx2::dot, dots: avx2::dots, sift: avx2::sift, lean: avx2::lean })
+            Some(AVX2)
         }
         #[cfg(target_arch = "aarch64")]
-        Kernel::Neon if std::arch::is_aarch64_feature_detected!("neon") => {
-            Some(Functions { dot: neon::dot, dots: neon::dots, ..PORTABLE })
-        }
+        Kernel::Neon if std::arch::is_aarch64_feature_detected!("neon") => Some(NEON),
         Kernel::Portable => Some(PORTABLE),
-        Kernel::Avx512Vnni | Kernel::Avx2 | Kernel::Neon => None,
+        Kernel::AmxInt8 | Kernel::Avx512Vnni | Kernel::Avx2 | Kernel::Neon => None,
     }
 }

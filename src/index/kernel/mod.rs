@@ -3,17 +3,17 @@
 //! | function | what it does | used by |
 //! |---|---|---|
 //! | [`Kernels::dot`] | one row's codes by one probe's | rerank, graph |
-//! | [`Kernels::dots`] | many rows' codes by many probes' | exact scan |
+//! | [`Kernels::dots`] | many rows' codes by a [`Panel`] of probes' | exact scan |
 //! | [`Kernels::sift`] | many rows' signs against many probes' | sketch scan |
 //! | [`Kernels::lean`] | one row's signs by one probe's codes | rerank |
 //!
 //! # Invariants
 //! - All kernels return the same for the same input, whatever the input: none saturates.
-//! - A [`Kernels`] exists only for instructions that this processor was seen to have.
-//!
-//! # Not here
-//! AMX tiles: the intrinsics are not stable, and nothing that we build on has them to test with.
+//! - A [`Kernels`] exists only for instructions that this processor was seen to have, and with AMX
+//!   only after the tiles were seen to compute what plain Rust computes.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +21,7 @@ mod avx512;
 mod dispatch;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod panel;
 mod portable;
 mod prefetch;
 mod sketch;
@@ -31,6 +32,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::dispatch::Kernels;
+pub(super) use self::panel::Panel;
 pub(super) use self::prefetch::{prefetch, prefetch_line};
 pub(super) use self::sketch::{
     GROUP_SKETCH_BYTES, SKETCH_BITS, SKETCH_BYTES, SKETCH_WORDS, Sifted, SketchProbe,
@@ -43,6 +45,8 @@ pub(super) const MOST_PROBES: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kernel {
+    /// AMX tiles for eight probes and more, and AVX-512 as below for all the rest.
+    AmxInt8,
     /// AVX-512 with VNNI and VPOPCNTDQ.
     Avx512Vnni,
     /// AVX2.
@@ -55,12 +59,14 @@ pub enum Kernel {
 
 impl Kernel {
     /// All kernels, fastest first.
-    pub const ALL: [Self; 4] = [Self::Avx512Vnni, Self::Avx2, Self::Neon, Self::Portable];
+    pub const ALL: [Self; 5] =
+        [Self::AmxInt8, Self::Avx512Vnni, Self::Avx2, Self::Neon, Self::Portable];
 
     /// The kernel's name, as in the settings and in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::AmxInt8 => "amx-int8",
             Self::Avx512Vnni => "avx512-vnni",
             Self::Avx2 => "avx2",
             Self::Neon => "neon",

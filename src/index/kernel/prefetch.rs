@@ -1,6 +1,6 @@
 //! Asking memory for what will be needed soon.
 
-#![expect(unsafe_code, reason = "a prefetch takes a raw pointer")]
+#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "a prefetch takes a raw pointer"))]
 
 /// Bytes that memory gives at once.
 const LINE: usize = 64;

@@ -38,6 +38,7 @@ impl<'a> SketchProbe<'a> {
     }
 
     /// Words of the back.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn back(self) -> &'a [u64; HALF_WORDS] {
         &self.words.as_chunks().0[1]
     }
@@ -73,6 +74,7 @@ impl<'a> Run<'a> {
     }
 
     /// The run in pieces of at most `groups`, and the first row of each.
+    #[cfg(target_arch = "x86_64")]
     pub(super) fn pieces(self, groups: usize) -> impl Iterator<Item = (u32, Run<'a>)> {
         let columns = self.fronts.chunks(groups).zip(self.backs.chunks(groups));
         let pieces = columns.zip(self.live.chunks(groups));

@@ -1,5 +1,6 @@
 //! Every kernel against the obvious computation.
 
+use super::panel::Line;
 use super::sketch::GROUP_ROWS;
 use super::*;
 use crate::index::testkit::Random;
@@ -39,29 +40,100 @@ fn no_kernel_saturates_on_extreme_input() {
     }
 }
 
+/// Rows by all counts of probes, as many products as there should be and each as it should be.
+fn check_many(rows: &[u8], probes: &[Vec<i8>]) {
+    let stride = probes[0].len();
+    let (portable, probes) = (Kernels::portable(), probes.iter().map(Vec::as_slice));
+    let probes: Vec<&[i8]> = probes.collect();
+    let each = |probe: &&[i8]| {
+        rows.chunks_exact(stride).map(|row| portable.dot(row, probe)).collect::<Vec<_>>()
+    };
+    let expected: Vec<i32> = probes.iter().flat_map(each).collect();
+    for kernels in here() {
+        for count in 1..=probes.len() {
+            let expected = &expected[..rows.len() / stride * count];
+            let mut out = vec![i32::MIN; expected.len()];
+            kernels.dots(rows, &kernels.panel(&probes[..count]), &mut out);
+            let name = kernels.kernel().name();
+            assert_eq!(out, expected, "{name}, {} bytes by {count} of {stride}", rows.len());
+        }
+    }
+}
+
 #[test]
 fn many_rows_by_many_probes_are_the_single_products() {
     let mut random = Random::new(8);
-    for stride in [64, 128, 512, 1024] {
-        for count in [0, 1, 3, 4, 31, 32, 70] {
+    for stride in (64..=1024).step_by(64) {
+        let probes = probes(&mut random, stride);
+        for count in [0, 1, 3, 4, 5, 31, 32, 33, 70] {
             let rows: Vec<u8> = (0..count * stride).map(|_| random.byte()).collect();
-            for probes in 1..=MOST_PROBES {
-                let mut probe =
-                    || (0..stride).map(|_| random.byte().cast_signed()).collect::<Vec<i8>>();
-                let probes: Vec<Vec<i8>> = (0..probes).map(|_| probe()).collect();
-                let probes: Vec<&[i8]> = probes.iter().map(Vec::as_slice).collect();
-                let one = Kernels::portable();
-                let each = |probe: &&[i8]| {
-                    rows.chunks_exact(stride).map(|row| one.dot(row, probe)).collect::<Vec<_>>()
-                };
-                let expected: Vec<i32> = probes.iter().flat_map(each).collect();
-                for kernels in here() {
-                    let mut out = vec![0; expected.len()];
-                    kernels.dots(&rows, stride, &probes, &mut out);
-                    assert_eq!(out, expected, "{}", kernels.kernel().name());
-                }
-            }
+            check_many(&rows, &probes);
         }
+    }
+}
+
+#[test]
+fn no_product_of_many_saturates_on_extreme_input() {
+    for stride in (64..=1024).step_by(64) {
+        for row in [0, 127, 128, 255] {
+            let codes = [-128, -127, 127, -1, 0, 1, -128, 127, -128];
+            check_many(&vec![row; 37 * stride], &codes.map(|code| vec![code; stride]));
+        }
+    }
+}
+
+fn probes(random: &mut Random, stride: usize) -> Vec<Vec<i8>> {
+    let mut probe = || (0..stride).map(|_| random.byte().cast_signed()).collect();
+    (0..MOST_PROBES).map(|_| probe()).collect()
+}
+
+/// What `tdpbusd` adds up from one row and each line of packed probes.
+fn multiplied(row: &[u8], lines: &[Line]) -> [i32; MOST_PROBES] {
+    let mut sums = [0; MOST_PROBES];
+    for (row, Line(grains)) in row.as_chunks::<4>().0.iter().zip(lines) {
+        for (sum, grain) in sums.iter_mut().zip(grains) {
+            let products = row.iter().zip(grain).map(|(r, p)| i32::from(*r) * i32::from(*p));
+            *sum += products.sum::<i32>();
+        }
+    }
+    sums
+}
+
+#[test]
+fn packed_probes_multiply_to_the_single_products() {
+    let mut random = Random::new(11);
+    for stride in (64..=1024).step_by(64) {
+        let row: Vec<u8> = (0..stride).map(|_| random.byte()).collect();
+        let probes = probes(&mut random, stride);
+        let probes: Vec<&[i8]> = probes.iter().map(Vec::as_slice).collect();
+        for count in 1..=MOST_PROBES {
+            let panel = Panel::new(&probes[..count]).packed();
+            assert_eq!(panel.lines().is_some(), count >= 8);
+            let Some(lines) = panel.lines() else { continue };
+            let mut expected = [0; MOST_PROBES];
+            for (expected, probe) in expected.iter_mut().zip(panel.probes()) {
+                *expected = Kernels::portable().dot(&row, probe);
+            }
+            assert_eq!(lines.len() * 4, stride);
+            assert_eq!(multiplied(&row, lines), expected);
+        }
+    }
+}
+
+#[test]
+fn a_packed_panel_serves_every_kernel() {
+    let mut random = Random::new(12);
+    let probes = probes(&mut random, 128);
+    let probes: Vec<&[i8]> = probes.iter().map(Vec::as_slice).collect();
+    let rows: Vec<u8> = (0..33 * 128).map(|_| random.byte()).collect();
+    let dots = |kernels: Kernels, panel| {
+        let mut out = vec![0; 33 * MOST_PROBES];
+        kernels.dots(&rows, panel, &mut out);
+        out
+    };
+    let (plain, packed) = (Panel::new(&probes), Panel::new(&probes).packed());
+    for kernels in here() {
+        assert_eq!(dots(kernels, &plain), dots(kernels, &packed), "{}", kernels.kernel().name());
     }
 }
 

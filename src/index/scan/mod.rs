@@ -34,7 +34,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use super::arena::{Arena, Run};
 use super::catalogue::{Catalogue, ClassSet, GROUP_ROWS, rows_of};
-use super::kernel::{Kernels, MOST_PROBES, SKETCH_BYTES, Sifted, SketchProbe, prefetch};
+use super::kernel::{Kernels, MOST_PROBES, Panel, SKETCH_BYTES, Sifted, SketchProbe, prefetch};
 use super::quantise::{BareProbe, Probe};
 use crate::types::Timestamp;
 
@@ -152,9 +152,10 @@ impl Gallery<'_> {
         let members: Vec<usize> = part.members().collect();
         let probes: Vec<&[i8]> =
             members.iter().map(|member| searches[*member].probe.bare().codes()).collect();
+        let panel = self.kernels.panel(&probes);
         scratch.dots.resize(members.len() * GROUP, 0);
         for run in runs.iter().flat_map(|groups| self.arena.runs(groups.clone())) {
-            self.exact_run(searches, &members, &probes, run, scratch);
+            self.exact_run(searches, &members, &panel, run, scratch);
         }
     }
 
@@ -162,7 +163,7 @@ impl Gallery<'_> {
         &self,
         searches: &[&Search],
         members: &[usize],
-        probes: &[&[i8]],
+        panel: &Panel<'_>,
         run: Run<'_>,
         scratch: &mut Scratch,
     ) {
@@ -170,7 +171,7 @@ impl Gallery<'_> {
         let live = &self.catalogue.live_masks()[run.row as usize / GROUP..];
         let groups = run.codes.chunks_exact(GROUP * stride).zip(live).enumerate();
         for (group, (codes, live)) in groups.filter(|(_, (_, live))| **live != 0) {
-            self.kernels.dots(codes, stride, probes, &mut scratch.dots);
+            self.kernels.dots(codes, panel, &mut scratch.dots);
             for (member, dots) in members.iter().zip(scratch.dots.chunks_exact(GROUP)) {
                 let (bare, tally) = (searches[*member].probe.bare(), &mut scratch.tallies[*member]);
                 for at in rows_of(*live).map(|row| row as usize) {
