@@ -41,7 +41,7 @@ const PROBES: usize = 2_000;
 const CALLERS: usize = 16;
 /// Erasures a second beside searches.
 const ERASURES_A_SECOND: u32 = 100;
-/// Results that are looked at for leaks.
+/// Searches whose results are looked at for leaks.
 const TRIALS: usize = 10_000_000;
 /// The graph's `ef`s that are compared after changes.
 const EFS: [usize; 3] = [64, 128, 256];
@@ -190,7 +190,7 @@ impl Stage {
                     })
                 })
                 .collect();
-            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+            workers.into_iter().try_for_each(ended)
         })?;
         let rate = people.len() as f64 / begun.elapsed().as_secs_f64();
         println!("loaded: {rate:.0} a second");
@@ -315,7 +315,7 @@ impl Stage {
                 }
             };
             let callers: Vec<_> = (0..CALLERS).map(|_| threads.spawn(caller)).collect();
-            let all = callers.into_iter().map(|caller| caller.join().unwrap_or(Ok(Vec::new())));
+            let all = callers.into_iter().map(ended);
             all.collect::<Outcome<Vec<_>>>()
         })?;
         let rate = total as f64 / begun.elapsed().as_secs_f64();
@@ -386,7 +386,7 @@ impl Stage {
             };
             let workers: Vec<_> =
                 (0..self.options.threads).map(|_| threads.spawn(insert)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+            workers.into_iter().try_for_each(ended)
         })?;
         println!("insertion: {:.0} a second", count as f64 / begun.elapsed().as_secs_f64());
         self.one_by_one("mates after the churn", probes)
@@ -415,7 +415,7 @@ impl Stage {
             let worked = work();
             over.store(true, Ordering::Relaxed);
             worked?;
-            searcher.join().unwrap_or(Ok(Vec::new()))
+            ended(searcher)
         })
     }
 
@@ -427,38 +427,44 @@ impl Stage {
         Ok(begun.elapsed())
     }
 
-    /// Everybody's own template as the probe, the strongest temptation, under grants that hold it or
-    /// do not. Whatever comes back is looked at under a grant of all classes.
+    /// Somebody's own template as the probe, the strongest temptation, under a grant that holds it
+    /// or does not, both drawn at random. Whatever comes back is looked at under a grant of all
+    /// classes.
     fn leaks(&self, people: &Gallery) -> Outcome<()> {
-        let (next, trials, foreign) =
+        let (next, results, foreign) =
             (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         let grants: Vec<(usize, &Grant)> = sorted(&self.grants).collect();
+        let classes = (0..SHARES.len()).map(class).collect::<Outcome<Vec<_>>>()?;
         let work = || -> Outcome<()> {
-            while trials.load(Ordering::Relaxed) < TRIALS {
-                let at = next.fetch_add(1, Ordering::Relaxed);
-                let probe = Embedding::normalise(people.template(at % people.len()).to_vec())?;
-                let (share, grant) = grants[at / people.len() % grants.len()];
-                let floor = Similarity::new([-1.0, 0.3][at % 2]);
+            loop {
+                let trial = next.fetch_add(1, Ordering::Relaxed);
+                if trial >= TRIALS {
+                    return Ok(());
+                }
+                let drawn = mixed(trial as u64) as usize;
+                let probe = people.template(drawn / 16 % people.len()).to_vec();
+                let probe = Embedding::normalise(probe)?;
+                let (share, grant) = grants[drawn % grants.len()];
+                let floor = Similarity::new([-1.0, 0.3][drawn / 4 % 2]);
                 let found =
-                    self.index.search(grant, &Query { probe: &probe, k: 16, floor }, self.now)?;
+                    self.index.search(grant, &Query { probe: &probe, k: 4, floor }, self.now)?;
                 for candidate in &found.candidates {
                     let hit = self.index.confirm(self.all(), candidate, self.now);
-                    let class =
-                        hit.ok_or("a candidate that stands for nobody")?.tag().class.clone();
-                    let allowed = (0..SHARES.len()).filter(|class| in_share(*class, share));
-                    let allowed = allowed.map(self::class).collect::<Outcome<Vec<_>>>()?;
-                    foreign.fetch_add(usize::from(!allowed.contains(&class)), Ordering::Relaxed);
+                    let hit = hit.ok_or("a candidate that stands for nobody")?;
+                    let class = classes.iter().position(|class| *class == hit.tag().class);
+                    let is_inside = class.is_some_and(|class| in_share(class, share));
+                    foreign.fetch_add(usize::from(!is_inside), Ordering::Relaxed);
                 }
-                trials.fetch_add(found.candidates.len().max(1), Ordering::Relaxed);
+                results.fetch_add(found.candidates.len(), Ordering::Relaxed);
             }
-            Ok(())
         };
         std::thread::scope(|threads| {
             let workers: Vec<_> = (0..self.options.threads).map(|_| threads.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().unwrap_or(Ok(())))
+            workers.into_iter().try_for_each(ended)
         })?;
-        println!("leaks: {} of {} results out of scope", foreign.into_inner(), trials.into_inner());
-        Ok(())
+        let (results, foreign) = (results.into_inner(), foreign.into_inner());
+        println!("leaks: {foreign} of {results} results of {TRIALS} searches out of scope");
+        if foreign == 0 { Ok(()) } else { Err("results out of scope".into()) }
     }
 
     /// Out through a file and, as in a restart, back into a new index when this one is gone.
@@ -498,7 +504,11 @@ impl Stage {
             "boot: {} rows, {} dropped, first answer ({}) after {:.2} s",
             restored.rows,
             restored.dropped.len(),
-            if first.is_some() { "a match" } else { "nobody" },
+            if first.is_some_and(|(record, _)| record == again.records[probes.mates[0]]) {
+                "right"
+            } else {
+                "not the mate, see recall"
+            },
             begun.elapsed().as_secs_f64()
         );
         if again.options.graph {
@@ -632,22 +642,34 @@ fn read_snapshot(
 ) -> Outcome<impl Iterator<Item = RestoredRow>> {
     use std::io::Read;
     let mut input = std::io::BufReader::with_capacity(1 << 20, std::fs::File::open(path)?);
-    Ok(templates.into_iter().filter_map(move |template| {
+    // What cannot be read is a row that cannot be used: the index drops and names it.
+    Ok(templates.into_iter().map(move |template| {
         let mut head = [0; 28];
-        input.read_exact(&mut head).ok()?;
-        let (words, _) = head.as_chunks::<4>();
-        let slot = assent::types::SlotId {
-            index: u32::from_le_bytes(words[0]),
-            generation: u32::from_le_bytes(words[1]),
-        };
-        let mut body = vec![0; u32::from_le_bytes(words[6]) as usize];
-        input.read_exact(&mut body).ok()?;
-        (template.record.as_bytes() == &head[8..24]).then(|| RestoredRow {
-            slot,
-            template,
-            body: body.into(),
-        })
+        let mut body = Vec::new();
+        if input.read_exact(&mut head).is_ok() && template.record.as_bytes() == &head[8..24] {
+            body.resize(word(&head, 6) as usize, 0);
+            let _torn = input.read_exact(&mut body);
+        }
+        let slot = assent::types::SlotId { index: word(&head, 0), generation: word(&head, 1) };
+        RestoredRow { slot, template, body: body.into() }
     }))
+}
+
+fn word(head: &[u8; 28], number: usize) -> u32 {
+    u32::from_le_bytes(head.as_chunks().0[number])
+}
+
+/// What a thread came to; a panic is an error.
+fn ended<T>(thread: std::thread::ScopedJoinHandle<'_, Outcome<T>>) -> Outcome<T> {
+    thread.join().map_err(|_panicked| "a thread panicked")?
+}
+
+/// A number that looks random (the finaliser of SplitMix64; Steele, Lea and Flood 2014).
+fn mixed(number: u64) -> u64 {
+    let a = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let b = (a ^ (a >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let c = (b ^ (b >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    c ^ (c >> 31)
 }
 
 fn key() -> RotationKey {

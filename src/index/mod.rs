@@ -45,8 +45,9 @@
 //!   leads to the record.
 //! - Whoever reads rows or links holds the read side of the lock. Having the write side therefore
 //!   proves that nobody holds any slot; zeroising and unlinking happen there.
-//! - Nothing of a template is anywhere but in the arena, and its links in the graph: what a search
-//!   or an insertion needs besides is zeroised when dropped.
+//! - No template is anywhere but in the arena, and its links in the graph: probes, rows on their
+//!   way in and what kernels spill are zeroised. Lists of similarities that a search or an
+//!   insertion makes on its way are freed as they are.
 //! - A panic while writing poisons the lock. Searching, inserting and confirming then fail closed;
 //!   withdrawing and purging still work, because they can only make the index match less.
 //!

@@ -1,11 +1,11 @@
 //! The index against a plain map, and under concurrent use.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use proptest::prelude::*;
 
-use super::testkit::{PLANS, Random, class, grant, now, planned, template};
+use super::testkit::{PLANS, Random, class, grant, is_forced, now, planned, template};
 use super::*;
 use crate::consent::Grant;
 use crate::types::Similarity;
@@ -179,6 +179,7 @@ impl Pair {
         let (probe, floor) = (&self.faces[face], floor.cosine());
         let query = Query { probe, k, floor: Similarity::new(floor) };
         let found = self.index.search(&grant, &query, at).unwrap();
+        assert!(is_forced(self.plan, &found));
         let mut exact = self.exact(probe, at, |held| permits(&grant, held));
         exact.retain(|cosine| *cosine >= floor);
         self.check(&grant, probe, at, &found, &exact[..k.min(exact.len())]);
@@ -233,7 +234,7 @@ fn permits(grant: &Grant, held: &Held) -> bool {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 200,
+        cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -256,10 +257,13 @@ const ROUNDS: u32 = 2_000;
 
 /// A crowd that is searched while people come and go.
 struct Crowd {
+    plan: PlanSetting,
     index: Index,
     faces: Vec<Embedding>,
     records: Vec<RecordId>,
     gone: Vec<AtomicBool>,
+    /// Searches that went the way of the plan: while a row is not linked yet, the scans serve.
+    forced: AtomicUsize,
     over: AtomicBool,
 }
 
@@ -275,7 +279,15 @@ impl Crowd {
         };
         let records = (0..).zip(&faces).map(enrol).collect();
         let gone = (0..PEOPLE).map(|_| AtomicBool::new(false)).collect();
-        Self { index, faces, records, gone, over: AtomicBool::new(false) }
+        Self {
+            plan,
+            index,
+            faces,
+            records,
+            gone,
+            forced: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
     }
 
     /// Enrols and withdraws passers-by in reused slots, and withdraws every second resident.
@@ -315,6 +327,9 @@ impl Crowd {
         let grant = grant([scope]);
         let query = Query { probe: &self.faces[person], k: 1, floor: Similarity::new(0.9) };
         let found = self.index.search(&grant, &query, now()).unwrap();
+        if is_forced(self.plan, &found) {
+            self.forced.fetch_add(1, Ordering::Relaxed);
+        }
         let best = found.candidates.first()?;
         let hit = self.index.confirm(&grant, best, now())?;
         assert_eq!(hit.subject().as_str(), format!("subject-{person}"));
@@ -334,5 +349,6 @@ fn searches_beside_inserts_and_removals_never_name_a_wrong_or_withdrawn_person()
         });
         assert_eq!(crowd.index.status().live, PEOPLE / 2);
         crowd.index.check();
+        assert!(crowd.forced.into_inner() > 100, "{plan:?}");
     }
 }

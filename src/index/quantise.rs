@@ -134,9 +134,14 @@ impl Quantiser {
 
     /// Rotated and quantised, padded to whole cache lines.
     fn codes(&self, embedding: &Embedding) -> (Zeroizing<Vec<i8>>, f32) {
+        self.quantised(&self.rotated(embedding))
+    }
+
+    /// The vector that is quantised.
+    pub(super) fn rotated(&self, embedding: &Embedding) -> Zeroizing<Vec<f32>> {
         let mut rotated = Zeroizing::new(embedding.expose().to_vec());
         self.rotation.apply(&mut rotated);
-        self.quantised(&rotated)
+        rotated
     }
 
     fn quantised(&self, rotated: &[f32]) -> (Zeroizing<Vec<i8>>, f32) {

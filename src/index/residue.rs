@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use zeroize::Zeroizing;
 
-use super::testkit::{PLANS, Random, grant, now, planned, quantiser, search, template};
+use super::testkit::{PLANS, Random, grant, is_forced, now, planned, quantiser, search, template};
+use super::{Index, PlanSetting, RestoredRow};
 use crate::types::Embedding;
 
 const WIDTH: usize = 512;
@@ -32,13 +33,17 @@ impl Traces {
         let quantiser = quantiser(WIDTH);
         let row = quantiser.row(face);
         traces.add(&bytes_of(face.expose()));
+        traces.add(&bytes_of(&quantiser.rotated(face)));
         traces.add(&bytes_of(&quantiser.vector(row.codes(), row.scale())));
-        traces.add(row.codes());
         let mut signed = Zeroizing::new(row.codes().to_vec());
         for code in signed.iter_mut() {
             *code ^= 0x80;
         }
-        traces.add(&signed);
+        for codes in [row.codes(), &signed] {
+            traces.add(codes);
+            traces.add(&widened(codes, 0));
+        }
+        traces.add(&widened(&signed, 0xFF));
         traces.add(row.sketch());
         traces
     }
@@ -105,6 +110,14 @@ fn bytes_of(values: &[f32]) -> Zeroizing<Vec<u8>> {
     bytes
 }
 
+/// Codes as kernels widen them to 16 bits; `sign` is the upper byte of negative ones.
+fn widened(codes: &[u8], sign: u8) -> Zeroizing<Vec<u8>> {
+    let wide = |code: &u8| [*code, if code & 0x80 == 0 { 0 } else { sign }];
+    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * codes.len()));
+    bytes.extend(codes.iter().flat_map(wide));
+    bytes
+}
+
 fn mappings() -> Vec<(u64, u64)> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let writable = maps.lines().filter(|line| line.contains(" rw"));
@@ -113,6 +126,19 @@ fn mappings() -> Vec<(u64, u64)> {
         Some((u64::from_str_radix(from, 16).ok()?, u64::from_str_radix(to, 16).ok()?))
     };
     writable.filter_map(range).collect()
+}
+
+/// Out into a snapshot and back into another index, which ends.
+fn reload(index: &Index, plan: PlanSetting) {
+    let rows = index.export(0, 1_000).unwrap().into_iter().map(|row| RestoredRow {
+        slot: row.slot,
+        template: index.describe(row.record).unwrap(),
+        body: row.body,
+    });
+    let other = planned(WIDTH, plan);
+    let restored = other.restore(&index.snapshot_head(), rows).unwrap();
+    assert_eq!(restored.rows, 301);
+    other.relink(&restored.links, 1).unwrap();
 }
 
 #[test]
@@ -128,10 +154,11 @@ fn no_16_bytes_of_an_erased_template_stay_in_the_process() {
         let record = new.record;
         index.insert(new, &face).unwrap();
         for _ in 0..30 {
-            search(&index, &grant([0]), &random.near(&face, 0.7), 3, now()).unwrap();
+            let found = search(&index, &grant([0]), &random.near(&face, 0.7), 3, now()).unwrap();
+            assert!(is_forced(plan, &found));
             search(&index, &grant([0]), &face, 3, now()).unwrap();
         }
-        drop(index.export(0, 1_000).unwrap());
+        reload(&index, plan);
         drop(face);
         assert!(traces.count_in_process() > WIDTH, "the search itself works");
         let _purged = index.purge(index.withdraw(record).unwrap());

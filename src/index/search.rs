@@ -21,6 +21,8 @@ use crate::types::{Embedding, Similarity, SubjectRef, Timestamp};
 
 /// Searches that should take less run alone: to wait for company would cost more than it saves.
 const LONE: Duration = Duration::from_micros(40);
+/// Longest repetition of an answer for which nobody need make way.
+const SHORT: Duration = Duration::from_micros(400);
 /// Batches that should take more are spread over the cores.
 const SPREAD: Duration = Duration::from_micros(400);
 
@@ -128,13 +130,12 @@ impl Index {
         self.planner.explain(state.outlook_of(&classes, floor.get()))
     }
 
-    /// Whether a search under a grant that wants `floor` is over at once: it waits for nobody and
-    /// may run where others must not wait for it.
+    /// Whether a search under a grant that wants `floor` is over at once: it waits for no other
+    /// search, and even where its answer is repeated it may run where others must not wait for it.
     #[must_use]
     pub fn is_brief(&self, grant: &Grant, floor: Similarity) -> bool {
-        let state = self.read_anyway();
-        let classes = state.catalogue.compile(grant);
-        self.planner.route(state.outlook_of(&classes, floor.get())).1 <= LONE
+        let plan = self.plan(grant, floor);
+        plan.cost <= LONE && plan.exact <= SHORT
     }
 
     /// Templates in the granted classes, expired ones that are not yet erased included.

@@ -44,6 +44,9 @@ pub const HEAD_BYTES: usize = KIND_BYTES + SLOTS_BYTES;
 /// Bytes that say what index a snapshot is of.
 const KIND_BYTES: usize = MAGIC.len() + WIDTH_BYTES + FINGERPRINT_BYTES;
 const SLOTS_BYTES: usize = size_of::<u32>();
+/// More slots than any index has had: half a terabyte of rows, and short of what the graph can
+/// number.
+const MOST_SLOTS: u32 = 1 << 30;
 /// Rows that are decoded together and brought back under one hold of the lock.
 const BATCH: usize = 256;
 /// Batches that may be ready before they are entered.
@@ -85,8 +88,17 @@ pub struct Restored {
 pub struct SavedLinks {
     rows: usize,
     bytes: Vec<u8>,
-    /// By row: where its links begin and end.
-    spans: Vec<(usize, usize)>,
+    /// By row.
+    spans: Vec<Span>,
+}
+
+/// Where the links of a slot begin and end, one byte more than there is: that tells a row without
+/// links from no row.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    generation: u32,
+    from: usize,
+    to: usize,
 }
 
 impl Index {
@@ -130,7 +142,11 @@ impl Index {
     }
 
     /// Brings rows back into an index that was made under the same key. A row that cannot be used
-    /// is dropped and its record named. Rows come in the order of their slots.
+    /// is dropped and its record named. Rows come in the order of their slots; an iterator that
+    /// knows how many are left saves time.
+    ///
+    /// A row is believed no further than the head says that slots go, and memory is taken up to
+    /// there: who keeps a snapshot seals its head as well.
     ///
     /// # Errors
     /// A head of another width, key or version; no memory, or no right to lock it where the
@@ -145,9 +161,11 @@ impl Index {
             Some(_) | None => None,
         };
         let slots = u32::from_le_bytes(slots.ok_or(IndexError::ForeignSnapshot)?);
+        if slots > MOST_SLOTS {
+            return Err(IndexError::ForeignSnapshot);
+        }
         let rows = rows.into_iter();
-        let (fewest, most) = rows.size_hint();
-        self.expect(most.unwrap_or(fewest).min(slots as usize))?;
+        self.expect(rows.size_hint().0.min(slots as usize))?;
         let (mut dropped, mut links) = (Vec::new(), SavedLinks::default());
         std::thread::scope(|threads| {
             // One thread reads and decodes while this one enters what the other has ready.
@@ -178,19 +196,21 @@ impl Index {
         let rows = u32::try_from(links.spans.len()).map_err(|_beyond_u32| IndexError::Full)?;
         // A pool of its own: its tasks take the lock, which those of the common pool never may.
         let pool = pool(threads)?;
+        // A slot that has another generation by now holds somebody else, who is linked anew.
         let (settings, live) = {
             let mut state = self.state.write().map_err(|_poisoned| IndexError::Poisoned)?;
             let Some(settings) = state.begin_relinking() else { return Ok(()) };
-            (settings, state.catalogue.live_masks().to_vec())
+            let mut live = vec![false; links.spans.len()];
+            for slot in state.catalogue.live_slots(0).filter(|slot| links.has(*slot)) {
+                live[slot.index as usize] = true;
+            }
+            (settings, live)
         };
         let mut relinking = Relinking { index: self, made: None };
         let space = LockedRows { state: &self.state, tools: self.tools() };
-        let is_live = |row: u32| {
-            let mask = live.get((row / GROUP_ROWS) as usize).copied().unwrap_or_default();
-            links.has(row) && mask >> (row % GROUP_ROWS) & 1 == 1
-        };
+        let live = |row: u32| live[row as usize];
         relinking.made = Some(
-            pool.install(|| Graph::restore(settings, &space, rows, is_live, |row| links.of(row))),
+            pool.install(|| Graph::restore(settings, &space, rows, live, |row| links.of(row))),
         );
         Ok(())
     }
@@ -227,7 +247,7 @@ impl Index {
                 continue;
             };
             match state.adopt(slot, template, &row) {
-                Ok(()) => links.keep(slot.index, &saved),
+                Ok(()) => links.keep(slot, &saved),
                 Err(fault) if fault.is_of_the_machine() => return Err(fault),
                 Err(_unusable) => dropped.push(record),
             }
@@ -270,23 +290,23 @@ fn body(codes: &[u8], scale: f32, links: &Links) -> Zeroizing<Vec<u8>> {
 }
 
 impl SavedLinks {
-    /// Rows come ascending; links that cannot be read are none.
-    fn keep(&mut self, row: u32, links: &[u8]) {
-        let from = self.bytes.len();
+    /// Links that cannot be read are none.
+    fn keep(&mut self, slot: SlotId, links: &[u8]) {
+        let (row, from) = (slot.index as usize, self.bytes.len());
         self.rows += 1;
         self.bytes.extend_from_slice(links);
-        self.spans.resize(self.spans.len().max(row as usize + 1), (0, 0));
-        // One byte more than there is tells a row without links from no row.
         self.bytes.push(0);
-        self.spans[row as usize] = (from, self.bytes.len());
+        self.spans.resize(self.spans.len().max(row + 1), Span::default());
+        self.spans[row] = Span { generation: slot.generation, from, to: self.bytes.len() };
     }
 
-    fn has(&self, row: u32) -> bool {
-        self.spans.get(row as usize).is_some_and(|(from, to)| from < to)
+    fn has(&self, slot: SlotId) -> bool {
+        let span = self.spans.get(slot.index as usize);
+        span.is_some_and(|span| span.from < span.to && span.generation == slot.generation)
     }
 
     fn of(&self, row: u32) -> Links {
-        let (from, to) = self.spans.get(row as usize).copied().unwrap_or_default();
+        let Span { from, to, .. } = self.spans.get(row as usize).copied().unwrap_or_default();
         let mut rest = self.bytes.get(from..to.max(from + 1) - 1).unwrap_or_default();
         let mut levels = Vec::new();
         while let Some((count, links)) = rest.split_first() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::planner::{Rung, Tuning};
 use super::{
     Found, GraphSettings, Index, IndexError, IndexSettings, NewTemplate, PlanSetting, Query,
-    RotationKey,
+    RotationKey, Way,
 };
 use crate::consent::{ClassKey, ConsentTag, Grant};
 use crate::types::{ConsentId, Embedding, RecordId, Similarity, Timestamp};
@@ -30,6 +30,18 @@ pub(super) fn settings(width: usize) -> IndexSettings {
 pub(super) const PLANS: [PlanSetting; 4] =
     [PlanSetting::Auto, PlanSetting::Exact, PlanSetting::Sketch, PlanSetting::Graph];
 
+/// Every way, forced.
+pub(super) const WAYS: [(PlanSetting, Way); 3] = [
+    (PlanSetting::Exact, Way::Exact),
+    (PlanSetting::Sketch, Way::Sketch),
+    (PlanSetting::Graph, Way::Graph),
+];
+
+/// Whether a search went the way that it was forced to go.
+pub(super) fn is_forced(plan: PlanSetting, found: &Found) -> bool {
+    WAYS.contains(&(plan, found.way)) || plan == PlanSetting::Auto
+}
+
 /// An index that goes one way. Its graph has few links, so that lists overflow, and an `ef` that
 /// small galleries do not exceed, so that it misses nobody.
 pub(super) fn planned(width: usize, plan: PlanSetting) -> Index {
@@ -37,7 +49,7 @@ pub(super) fn planned(width: usize, plan: PlanSetting) -> Index {
     let settings = IndexSettings { plan, graph: Some(graph), canary_every: 7, ..settings(width) };
     let index = Index::new(settings).unwrap();
     let rung = Rung { ef: 512, recall: 1.0, cost: Duration::from_micros(1) };
-    index.planner.tuned(Tuning::new(vec![rung], 100));
+    index.planner.tuned(Tuning::lasting(rung));
     index
 }
 

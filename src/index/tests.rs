@@ -3,8 +3,8 @@
 use super::planner::{Route, Rung, Tuning};
 use super::scan::{Search, Spread};
 use super::testkit::{
-    PLANS, Random, class, consent_of, grant, index, now, planned, quantiser, search, settings,
-    template,
+    PLANS, Random, WAYS, class, consent_of, grant, index, now, planned, quantiser, search,
+    settings, template,
 };
 use super::*;
 use crate::types::{Embedding, Similarity};
@@ -72,22 +72,25 @@ fn a_large_scan_spread_over_the_cores_finds_what_a_small_one_finds() {
 fn c3_no_search_leaves_its_scope_in_100_000_trials() {
     const CLASSES: u32 = 20;
     const TWINS: u32 = 25;
-    let (index, mut random) = (index(WIDTH), Random::new(5));
-    let faces: Vec<Embedding> = (0..TWINS).map(|_| random.embedding(WIDTH)).collect();
-    for c in 0..CLASSES {
-        for (n, face) in (0..).zip(&faces) {
-            index.insert(template(n, c), face).unwrap();
+    for (plan, way) in WAYS {
+        let (index, mut random) = (planned(WIDTH, plan), Random::new(5));
+        let faces: Vec<Embedding> = (0..TWINS).map(|_| random.embedding(WIDTH)).collect();
+        for c in 0..CLASSES {
+            for (n, face) in (0..).zip(&faces) {
+                index.insert(template(n, c), face).unwrap();
+            }
         }
-    }
-    for _ in 0..100_000 {
-        let granted: Vec<u32> = (0..=random.below(3)).map(|_| random.below(CLASSES)).collect();
-        let (grant, all) = (grant(granted.clone()), grant(0..CLASSES));
-        let face = &faces[random.below(TWINS) as usize];
-        let found = search(&index, &grant, face, 5, now()).unwrap();
-        assert_eq!(found.searched, grant.classes().len() * TWINS as usize);
-        for candidate in &found.candidates {
-            let seen = index.confirm(&all, candidate, now()).unwrap();
-            assert!(grant.classes().contains(&seen.tag().class));
+        let all = grant(0..CLASSES);
+        for _ in 0..100_000 / WAYS.len() {
+            let grant = grant((0..=random.below(3)).map(|_| random.below(CLASSES)));
+            let face = &faces[random.below(TWINS) as usize];
+            let found = search(&index, &grant, face, 5, now()).unwrap();
+            assert_eq!((found.searched, found.way), (grant.classes().len() * TWINS as usize, way));
+            assert_eq!(found.candidates.len(), 5);
+            for candidate in &found.candidates {
+                let seen = index.confirm(&all, candidate, now()).unwrap();
+                assert!(grant.classes().contains(&seen.tag().class));
+            }
         }
     }
 }
@@ -419,7 +422,9 @@ fn a_hostile_snapshot_is_refused_row_by_row() {
     let fresh = || Index::new(settings(WIDTH)).unwrap();
     let mut foreign = head;
     foreign[12] ^= 1;
-    for wrong in [&foreign[..], &head[..5], &[]] {
+    let mut vast = head;
+    vast[HEAD_BYTES - 4..].fill(0xFF);
+    for wrong in [&foreign[..], &vast, &head[..5], &[]] {
         let refused = fresh().restore(wrong, rows());
         assert!(matches!(refused, Err(IndexError::ForeignSnapshot)));
     }
@@ -437,9 +442,8 @@ fn a_hostile_snapshot_is_refused_row_by_row() {
     for (record, face) in &people {
         let found = search(&restored, &grant([0]), face, 1, now()).unwrap();
         let best = restored.confirm(&grant([0]), &found.candidates[0], now()).unwrap();
-        // Whoever was in the doubled slot stands there under the first one's name.
         let is_own = best.record() == *record && best.similarity().get() > 0.99;
-        assert!(is_own || lost.contains(record) || best.similarity().get() > 0.99);
+        assert!(is_own || lost.contains(record));
     }
 }
 
@@ -458,9 +462,9 @@ fn settings_that_make_no_graph_are_refused_and_any_k_is_served() {
     }
 }
 
-/// A way that misses more than the target allows does not go on as it was.
+/// A graph that misses more than the target allows does not go on as it was.
 #[test]
-fn a_way_that_is_caught_is_not_trusted_again() {
+fn a_graph_that_is_caught_is_not_trusted_again() {
     let index = planned(WIDTH, PlanSetting::Auto);
     let mut random = Random::new(28);
     fill(&index, &mut random, 100, 0);
@@ -468,9 +472,7 @@ fn a_way_that_is_caught_is_not_trusted_again() {
     assert_eq!(way(), Way::Graph);
     index.planner.distrust(Route::Graph { ef: 512 });
     assert_eq!(way(), Way::Sketch);
-    index.planner.distrust(Route::Sketch(index.planner.cut(0.5)));
-    assert_eq!(way(), Way::Exact);
     let rung = Rung { ef: 512, recall: 1.0, cost: std::time::Duration::ZERO };
     index.planner.tuned(Tuning::new(vec![rung], 100));
-    assert_eq!(way(), Way::Exact, "what was ruled out stays so when it is measured again");
+    assert_eq!(way(), Way::Sketch, "what was ruled out stays so when it is measured again");
 }

@@ -57,14 +57,16 @@ pub fn searched(way: &'static str) {
     metrics::counter!(metric::SEARCHES.name, "plan" => way).increment(1);
 }
 
-/// Sets what answers repeated exactly have shown of a way; a share of nothing is 1.
+/// Sets what answers repeated exactly have shown of a way. A share of nothing is not set.
 #[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
 pub fn recall(way: &'static str, found: u64, missed: u64, share: Option<f64>) {
     for (outcome, mates) in [("found", found), ("missed", missed)] {
         metrics::gauge!(metric::INDEX_REPEATED.name, "plan" => way, "outcome" => outcome)
             .set(mates as f64);
     }
-    metrics::gauge!(metric::INDEX_RECALL.name, "plan" => way).set(share.unwrap_or(1.0));
+    if let Some(share) = share {
+        metrics::gauge!(metric::INDEX_RECALL.name, "plan" => way).set(share);
+    }
 }
 
 /// Marks the execution provider and scan kernel in use with 1.

@@ -24,7 +24,7 @@ mod costs;
 mod tuning;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -40,6 +40,10 @@ pub(super) use self::tuning::{Rung, Tuning};
 
 /// Share of mates at or above the floor that a way must find.
 pub const TARGET_RECALL: f64 = 0.999;
+
+/// The least cosine of the mates that the graph is measured with: further ones are below common
+/// thresholds.
+pub(super) const MEASURED_FROM: f32 = 0.45;
 
 /// A way to search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -130,8 +134,6 @@ pub(super) struct Planner {
     graph: RwLock<Option<Arc<Tuning>>>,
     /// The largest `ef` that was caught missing too much.
     ruled_out: AtomicUsize,
-    /// Whether sketches were caught missing too much: codes alone are compared from then on.
-    sketch_fails: AtomicBool,
     canary: Canary,
 }
 
@@ -144,7 +146,6 @@ impl Planner {
             cuts: Cuts::new(width),
             graph: RwLock::new(None),
             ruled_out: AtomicUsize::new(0),
-            sketch_fails: AtomicBool::new(false),
             canary: Canary::new(every),
         }
     }
@@ -162,20 +163,27 @@ impl Planner {
         self.graph.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A way was caught missing more than the target allows. The graph goes on with a larger `ef`,
-    /// or rests when there is none; sketches rest for as long as the process lives.
+    /// A way was caught missing more than the target allows. The graph goes on with a larger `ef`
+    /// for as long as the process lives, or rests when there is none. A sketch scan that misses
+    /// more than its bound allows is a fault for people to look at: it goes on as it is.
     pub(super) fn distrust(&self, route: Route) {
+        let recall = self.canary.recall(route.way()).share();
         match route {
             Route::Exact => {}
-            Route::Sketch(_) => self.sketch_fails.store(true, Ordering::Relaxed),
+            Route::Sketch(_) => tracing::warn!(
+                recall,
+                "the sketch scan misses mates that an exact scan finds; if this lasts, set \
+                 index.plan to exact and report it"
+            ),
             Route::Graph { ef } => {
+                tracing::warn!(ef, recall, "the graph misses too many mates with this ef");
                 self.ruled_out.fetch_max(ef, Ordering::Relaxed);
                 if let Some(tuning) = self.tuning() {
                     tuning.rule_out(ef);
                 }
+                self.canary.restart(Way::Graph);
             }
         }
-        self.canary.restart(route.way());
     }
 
     /// The watch over recall.
@@ -197,10 +205,7 @@ impl Planner {
         ];
         let graph = self.graph_route(outlook);
         let forced = self.setting.forced();
-        let wanted = |(route, _): &(Route, Duration)| match forced {
-            Some(way) => way == route.way(),
-            None => route.way() != Way::Sketch || !self.sketch_fails.load(Ordering::Relaxed),
-        };
+        let wanted = |(route, _): &(Route, Duration)| forced.is_none_or(|way| way == route.way());
         let all = scans.into_iter().chain(graph);
         let cheapest = all.clone().filter(wanted).min_by_key(|(_, cost)| *cost);
         // Forced onto a graph that is not complete: the scans serve until it is.
@@ -225,10 +230,17 @@ impl Planner {
     }
 
     /// The graph with the least `ef` that meets the target, or with the largest where it is forced;
-    /// only while it knows every row and what was measured still holds.
+    /// only while it knows every row and what was measured still holds. It was not measured with
+    /// mates that are further away than [`MEASURED_FROM`].
+    ///
+    /// The walk is the same whatever the scope, which only says what it may answer: its recall and
+    /// its cost are those of the whole gallery.
     fn graph_route(&self, outlook: Outlook) -> Option<(Route, Duration)> {
         let tuning = self.tuning().filter(|tuning| !tuning.is_stale(outlook.of))?;
         let forced = self.setting == PlanSetting::Graph;
+        if !forced && outlook.floor < MEASURED_FROM {
+            return None;
+        }
         let rung = if forced { Some(tuning.serving_or_best()) } else { tuning.serving() }?;
         outlook.graph.then_some((Route::Graph { ef: rung.ef }, rung.cost))
     }

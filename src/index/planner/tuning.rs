@@ -2,13 +2,12 @@
 //!
 //! # Invariants
 //! - Rungs stand in the order of their `ef`.
-//! - A rung serves only if its measured recall meets the target, and never again after the canary
-//!   caught it missing more.
+//! - A rung serves only if it found every mate that it was measured with, and never again after the
+//!   canary caught it missing more than the target allows.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-use super::TARGET_RECALL;
 
 /// How the graph did with one `ef`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,32 +20,50 @@ pub(in crate::index) struct Rung {
     pub(in crate::index) cost: Duration,
 }
 
+impl Rung {
+    /// Whether it missed nobody, of so many that it then meets the target with confidence.
+    pub(in crate::index) fn is_good(self) -> bool {
+        self.recall >= 1.0
+    }
+}
+
 /// The ladder.
 #[derive(Debug)]
 pub(in crate::index) struct Tuning {
     rungs: Vec<Rung>,
     /// The first rung that may serve.
     from: AtomicUsize,
-    /// Rows when it was measured.
-    rows: usize,
+    /// Rows of the galleries that it holds for.
+    sizes: RangeInclusive<usize>,
 }
 
 impl Tuning {
-    /// A ladder measured over `rows` rows; `None` without a rung.
-    pub(in crate::index) fn new(mut rungs: Vec<Rung>, rows: usize) -> Option<Self> {
-        rungs.sort_by_key(|rung| rung.ef);
-        (!rungs.is_empty()).then(|| Self { rungs, from: AtomicUsize::new(0), rows })
+    /// A ladder measured over `rows` rows, which holds until the gallery has grown or shrunk by more
+    /// than a quarter; `None` without a rung.
+    pub(in crate::index) fn new(rungs: Vec<Rung>, rows: usize) -> Option<Self> {
+        Self::of_sizes(rungs, rows - rows / 4..=rows + rows / 4)
     }
 
-    /// Whether the gallery has changed too much since: grown or shrunk by a quarter.
+    fn of_sizes(mut rungs: Vec<Rung>, sizes: RangeInclusive<usize>) -> Option<Self> {
+        rungs.sort_by_key(|rung| rung.ef);
+        (!rungs.is_empty()).then(|| Self { rungs, from: AtomicUsize::new(0), sizes })
+    }
+
+    /// One rung that holds for every size, so that tests of any size go through the graph.
+    #[cfg(test)]
+    pub(in crate::index) fn lasting(rung: Rung) -> Option<Self> {
+        Self::of_sizes(vec![rung], 0..=usize::MAX)
+    }
+
+    /// Whether the gallery has changed too much since.
     pub(in crate::index) fn is_stale(&self, rows: usize) -> bool {
-        rows.abs_diff(self.rows) * 4 > self.rows
+        !self.sizes.contains(&rows)
     }
 
     /// The least rung that meets the target.
     pub(in crate::index) fn serving(&self) -> Option<Rung> {
         let allowed = self.rungs.iter().skip(self.from.load(Ordering::Relaxed));
-        allowed.copied().find(|rung| rung.recall >= TARGET_RECALL)
+        allowed.copied().find(|rung| rung.is_good())
     }
 
     /// The serving rung, or the last where none meets the target.
@@ -72,7 +89,7 @@ mod tests {
 
     fn tuning() -> Tuning {
         let rung = |ef, recall| Rung { ef, recall, cost: Duration::from_micros(ef as u64) };
-        Tuning::new(vec![rung(256, 1.0), rung(64, 0.98), rung(128, 0.9995)], 1_000).unwrap()
+        Tuning::new(vec![rung(256, 1.0), rung(64, 0.9995), rung(128, 1.0)], 1_000).unwrap()
     }
 
     #[test]
