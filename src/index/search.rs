@@ -134,8 +134,9 @@ impl Index {
     /// search, and even where its answer is repeated it may run where others must not wait for it.
     #[must_use]
     pub fn is_brief(&self, grant: &Grant, floor: Similarity) -> bool {
-        let plan = self.plan(grant, floor);
-        plan.cost <= LONE && plan.exact <= SHORT
+        let state = self.read_anyway();
+        let outlook = state.outlook_of(&state.catalogue.compile(grant), floor.get());
+        self.planner.route(outlook).1 <= LONE && self.planner.repetition(outlook) <= SHORT
     }
 
     /// Templates in the granted classes, expired ones that are not yet erased included.

@@ -194,8 +194,7 @@ impl State {
         let Some(graph) = &self.graph else { return Vec::new() };
         let gallery = self.gallery(tools.kernels);
         let member = |row: u32| {
-            let class = self.catalogue.live_class(row);
-            class.is_some_and(|class| search.classes.contains(class))
+            self.catalogue.is_in(row, &search.classes)
                 && search.now < self.catalogue.matches_until()[row as usize]
         };
         let compare =

@@ -177,9 +177,9 @@ impl Catalogue {
     }
 
     /// Whether the row is live and of a class in `set`.
+    #[inline]
     pub(super) fn is_in(&self, row: u32, set: &ClassSet) -> bool {
-        let groups = &self.register.groups;
-        groups.is_live(row) && groups.owner(row).is_some_and(|class| set.contains(class))
+        self.live_class(row).is_some_and(|class| set.contains(class))
     }
 
     /// The rows of one subject in the granted classes, ascending.

@@ -213,6 +213,11 @@ impl Planner {
         cheapest.unwrap_or((Route::Exact, Duration::ZERO))
     }
 
+    /// What repeating an answer exactly should take.
+    pub(super) fn repetition(&self, outlook: Outlook) -> Duration {
+        self.costs.exact(outlook.rows)
+    }
+
     /// The choice in words.
     pub(super) fn explain(&self, outlook: Outlook) -> Plan {
         let (route, cost) = self.route(outlook);
