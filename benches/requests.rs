@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use assent::config::{self, Overrides};
-use assent::crypto::RootKey;
+use assent::crypto::cell::FileCell;
 use assent::pipeline::fetch;
 use assent::server::{self, Running};
 use assent::service::client::{Client, Target};
@@ -57,7 +57,7 @@ async fn start(place: &Path) -> Fallible<Running> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
     fetch::ensure(&models)?;
     let root_key = place.join("root.key");
-    RootKey::create(&root_key)?;
+    drop(FileCell::create(&root_key)?);
     let settings = config::load(
         None,
         Overrides {

@@ -2,6 +2,7 @@
 //!
 //! `ARCHITECTURE.md` draws the modules and their ranks; a module imports only lower ranks.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod consent;

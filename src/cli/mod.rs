@@ -1,5 +1,5 @@
 //! The command line: each command is a client of the service, but for `serve`, `demo`,
-//! `check-config`, `models` and `keys`, which run here.
+//! `check-config`, `models`, `keys`, `audit verify` and `receipt verify`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
 
@@ -9,6 +9,7 @@ macro_rules! say {
     ($($arg:tt)*) => { $crate::cli::output::line(format_args!($($arg)*)) };
 }
 
+mod audit;
 mod calls;
 mod connection;
 mod consent_file;
@@ -23,6 +24,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use audit::{AuditCommand, ReceiptCommand};
 pub use exit::Exit;
 
 /// A face-matching microservice that only works with consent.
@@ -64,6 +66,12 @@ enum Command {
     /// Make a root key
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Fetch, check and witness the audit trail
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Check receipts of consent and erasure
+    #[command(subcommand)]
+    Receipt(audit::ReceiptCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,6 +96,10 @@ pub fn run(cli: Cli) -> Exit {
         Command::Demo(args) => demo::run(&args),
         Command::Models(command) => models::run(&command, json),
         Command::Keys(KeysCommand::Init(args)) => keys_init(&args),
+        Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, json),
+        Command::Audit(AuditCommand::Export(args)) => block_on(audit::export(&args, json)),
+        Command::Audit(AuditCommand::Witness(args)) => block_on(audit::witness(&args, json)),
+        Command::Receipt(ReceiptCommand::Verify(args)) => audit::verify_receipts(&args, json),
         Command::Apply(args) => block_on(calls::apply(&args, json)),
         Command::Notice(args) => block_on(calls::notice(&args, json)),
         Command::Enroll(args) => block_on(enroll::run(&args, json)),
@@ -110,7 +122,7 @@ fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
 }
 
 fn keys_init(args: &KeyArgs) -> Outcome {
-    crate::crypto::RootKey::create(&args.path).map_err(exit::Failure::usage)?;
+    crate::crypto::cell::FileCell::create(&args.path).map_err(exit::Failure::usage)?;
     say!(
         "root key written to {}\n\
          Keep it apart from backups of the data directory: whoever has both can open every template,\n\

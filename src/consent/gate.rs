@@ -160,7 +160,8 @@ impl From<Alternatives> for Vec<Alternative> {
 pub struct NoAlternative;
 
 /// What one probe is compared with (G7, M19).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Comparison {
     /// Verification: with the template of one claimed subject.
     OneToOne,

@@ -1,13 +1,14 @@
 //! Keys, sealing, MACs and signatures: the only module that names an AEAD.
 //!
 //! ```text
-//! ROOT (a file, RootKey) ──HKDF──> one key per RootUse, the check value, the Ed25519 signer
-//!                                   └─ RecordWrap ──AES-256-GCM-SIV──> each record's own key
+//! RootCell ── deployment key ──HKDF──> one key per DeploymentUse, the check value, the signer
+//!        └─── ROOT of an epoch ──AES-256-GCM-SIV──> root node ──> key pages ──> each record's key
 //!                                                                       └─HKDF──> header, template
 //! ```
 //!
 //! # Invariants
-//! - Key bytes never leave this module in plain: a key is used, derived from, or wrapped.
+//! - Key bytes leave this module only into a zeroised buffer that the caller seals: otherwise a key
+//!   is used, derived from, or wrapped.
 //! - Every key is zeroised when dropped, and none can be printed.
 //! - A nonce is drawn inside [`seal`], for one message, from the system's generator.
 //!
@@ -20,14 +21,15 @@
 //! # Not here
 //! Which key seals which row, and with what associated data: that is the store's business.
 
+pub mod cell;
+mod deployment;
 mod digest;
-mod root;
 mod seal;
 mod secret;
 mod sign;
 
+pub use deployment::{DeploymentKey, DeploymentUse};
 pub use digest::{DIGEST_BYTES, mac, sha256};
-pub use root::{RootKey, RootKeyError, RootUse};
 pub use seal::{
     OpenError, SEAL_OVERHEAD_BYTES, SealError, Sealed, open, seal, unwrap_key, wrap_key,
 };

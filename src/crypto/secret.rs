@@ -3,7 +3,7 @@
 use hkdf::Hkdf;
 use sha2::Sha256;
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::digest::length_prefix;
 
@@ -44,6 +44,18 @@ impl SecretKey {
         let info =
             [&length_prefix(label)[..], label, &length_prefix(context)[..], context].concat();
         self.expand(&info)
+    }
+
+    /// Writes the key to the end of a buffer that is about to be sealed. The buffer should have the
+    /// room: growing would leave a copy.
+    pub fn append_to(&self, plain: &mut Zeroizing<Vec<u8>>) {
+        plain.extend_from_slice(&self.0[..]);
+    }
+
+    /// The key that [`Self::append_to`] wrote; `None` for another length.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::copy_from(bytes)
     }
 
     pub(super) fn bytes(&self) -> &[u8; KEY_BYTES] {

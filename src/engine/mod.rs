@@ -10,6 +10,7 @@
 //! - Revocation takes no permit and waits in no queue that verification or enrolment can fill.
 
 mod arrivals;
+mod audit;
 mod enrol;
 mod policy;
 mod receipt;

@@ -11,6 +11,7 @@ use crate::index::{Found, IndexError, Match, Query};
 use crate::pipeline::{
     Company, DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket,
 };
+use crate::store::{AuditEvent, FoundUnder, StoreError};
 use crate::telemetry::{self, Stage};
 use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
 
@@ -30,6 +31,8 @@ pub enum PadVerdict {
 
 /// What a gate asks.
 pub struct VerifyCommand {
+    /// Who asks, for the audit trail.
+    pub caller: String,
     /// The gate.
     pub gate: GateId,
     /// The person's act.
@@ -73,6 +76,22 @@ pub struct Timings {
     pub search: Duration,
     /// All of it.
     pub total: Duration,
+}
+
+impl Decision {
+    /// As the audit trail calls it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Match(_) => "match",
+            Self::NoMatch => "no_match",
+            Self::NoFace => "no_face",
+            Self::SeveralFaces => "several_faces",
+            Self::LowQuality => "low_quality",
+            Self::SpoofSuspected => "spoof_suspected",
+            Self::StaleFrame => "stale_frame",
+        }
+    }
 }
 
 /// A decision and what belongs to it.
@@ -120,6 +139,9 @@ pub enum VerifyError {
     /// The service is stopping.
     #[error("the service is not serving")]
     Stopped,
+    /// There is no decision without an audit entry.
+    #[error("the decision could not be recorded")]
+    Unrecorded(#[source] StoreError),
     /// A fault of ours.
     #[error("the search failed")]
     Index(#[from] IndexError),
@@ -135,25 +157,29 @@ enum Seen {
 }
 
 impl Engine {
-    /// Decides about one probe at one gate.
+    /// Decides about one probe at one gate. The decision is in the audit trail, durable, when this
+    /// returns.
     ///
     /// # Errors
     /// See [`VerifyError`]; what is merely no match is a decision, not an error.
-    pub async fn verify(&self, command: VerifyCommand) -> Result<Verdict, VerifyError> {
+    pub async fn verify(&self, mut command: VerifyCommand) -> Result<Verdict, VerifyError> {
         let begun = Instant::now();
+        let caller = std::mem::take(&mut command.caller);
         let pass = self.policy().open_gate(&command.gate)?;
         pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
         let mut verdict = self.blank(&pass, comparison);
         if let Some(decision) = self.before_looking(&command)? {
-            return Ok(finish(verdict, decision, begun));
+            verdict.decision = decision;
+            self.record(&caller, &pass, &verdict).await?;
+            return Ok(finish(verdict, begun));
         }
         let deadline = command.deadline;
         match self.look(command.probe, &pass, deadline).await? {
             Seen::Nothing(decision, quality) => {
-                verdict.quality = quality;
-                Ok(finish(verdict, decision, begun))
+                (verdict.decision, verdict.quality) = (decision, quality);
+                self.record(&caller, &pass, &verdict).await?;
             }
             Seen::Face(embedding, quality, stages) => {
                 verdict.quality = quality;
@@ -165,12 +191,72 @@ impl Engine {
                 let claimed = command.claimed.as_ref();
                 let threshold = self.threshold(&pass, comparison);
                 let found = self.find(&pass, claimed, embedding, threshold).await?;
-                let decision = self.decide(&pass, threshold, &found);
                 verdict.timings.search = searched.elapsed();
                 telemetry::stage(Stage::Search, verdict.timings.search);
-                Ok(finish(verdict, decision, begun))
+                self.decide_and_record(&caller, &pass, threshold, &found, &mut verdict).await?;
             }
         }
+        Ok(finish(verdict, begun))
+    }
+
+    /// Decides, records, and decides again where the match did not outlive the recording: what
+    /// leaves was live after its entry was durable.
+    async fn decide_and_record(
+        &self,
+        caller: &str,
+        pass: &GatePass,
+        threshold: Similarity,
+        found: &Found,
+        verdict: &mut Verdict,
+    ) -> Result<(), VerifyError> {
+        verdict.decision = self.decide(pass, threshold, found);
+        loop {
+            self.record(caller, pass, verdict).await?;
+            let again = self.decide(pass, threshold, found);
+            let stands = matches!(
+                (&verdict.decision, &again),
+                (Decision::Match(said), Decision::Match(now)) if said.record() == now.record()
+            );
+            if stands || !matches!(verdict.decision, Decision::Match(_)) {
+                return Ok(());
+            }
+            verdict.decision = again;
+        }
+    }
+
+    async fn record(
+        &self,
+        caller: &str,
+        pass: &GatePass,
+        verdict: &Verdict,
+    ) -> Result<(), VerifyError> {
+        let found = match &verdict.decision {
+            Decision::Match(found) => Some(FoundUnder {
+                record: found.record(),
+                consent_id: &found.tag().consent_id,
+                purpose: &found.tag().class.purpose,
+                scope: &found.tag().class.scope,
+            }),
+            Decision::NoMatch
+            | Decision::NoFace
+            | Decision::SeveralFaces
+            | Decision::LowQuality
+            | Decision::SpoofSuspected
+            | Decision::StaleFrame => None,
+        };
+        let event = AuditEvent::Decision {
+            at: Timestamp::now(),
+            caller,
+            gate: &pass.gate().id,
+            comparison: verdict.comparison,
+            decision: verdict.decision.name(),
+            found,
+            revision: verdict.revision,
+        };
+        let begun = Instant::now();
+        let recorded = self.store.note(&event).await;
+        telemetry::stage(Stage::Audit, begun.elapsed());
+        recorded.map_err(VerifyError::Unrecorded)
     }
 
     /// The ways past a gate that do not use the face; the deployment's fallback where the gate is
@@ -317,8 +403,7 @@ fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|at| Instant::now() >= at)
 }
 
-fn finish(mut verdict: Verdict, decision: Decision, begun: Instant) -> Verdict {
-    verdict.decision = decision;
+fn finish(mut verdict: Verdict, begun: Instant) -> Verdict {
     verdict.timings.total = begun.elapsed();
     verdict
 }

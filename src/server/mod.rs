@@ -24,7 +24,7 @@ pub use harden::harden;
 pub use logging::init_logging;
 
 use crate::config::{Security, Settings};
-use crate::crypto::{RootKey, RootKeyError};
+use crate::crypto::cell::{CellError, FileCell, RootCell};
 use crate::engine::{Engine, EngineParts, OpenError};
 use crate::index::{Index, IndexError, RotationKey};
 use crate::pipeline::{Pipeline, StartError};
@@ -53,9 +53,9 @@ pub enum StartupError {
     /// TLS or reflection.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The root key.
+    /// The root key's cell.
     #[error(transparent)]
-    RootKey(#[from] RootKeyError),
+    Cell(#[from] CellError),
     /// The store's files.
     #[error(transparent)]
     Backend(#[from] EmbeddedError),
@@ -92,7 +92,7 @@ pub struct Running {
 /// # Errors
 /// See [`StartupError`]; nothing is left running then.
 pub async fn start(settings: Settings) -> Result<Running, StartupError> {
-    let root = RootKey::load(&settings.root_key)?;
+    let cell = Box::new(FileCell::open(&settings.root_key)?);
     let Settings { grpc, metrics, security, callers, limits, .. } = &settings;
     if let Some(address) = metrics {
         telemetry::export(*address)?;
@@ -109,7 +109,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
     let shared = Shared::new(callers.clone(), limits);
     let serving = Arc::new(Serving::start(listener, &shared, limits, tls).await?);
     tracing::info!(%address, tls = tls.is_some(), "listening; loading models and store");
-    let engine = match open(root, settings).await {
+    let engine = match open(cell, settings).await {
         Ok(engine) => engine,
         Err(fault) => {
             stop_serving(serving).await;
@@ -131,12 +131,12 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
 }
 
 /// Everything behind the port.
-async fn open(root: RootKey, settings: Settings) -> Result<Arc<Engine>, StartupError> {
+async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>, StartupError> {
     let Settings { profile, data_dir, pipeline, index, limits, .. } = settings;
-    let rotation = RotationKey::new(&root.rotation_seed());
+    let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     let backend = Arc::new(Embedded::open(&data_dir)?);
-    let store = Store::open(backend, root, pipeline.contract()).await?;
+    let store = Store::open(backend, cell, pipeline.contract()).await?;
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
     Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline }).await?)
 }

@@ -23,7 +23,7 @@ pub const fn access(rpc: Rpc) -> Access {
             Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
         }
         Rpc::OperatorApplyPolicy => Access::Roles(&[Role::Operator]),
-        Rpc::OperatorReadPolicy | Rpc::OperatorStatus => {
+        Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
             Access::Roles(&[Role::Operator, Role::Auditor])
         }
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => Access::Public,

@@ -232,6 +232,15 @@ enum Identity {
 }
 
 impl Caller {
+    /// What the audit trail calls it.
+    pub(super) fn name(&self) -> &str {
+        match &self.0 {
+            Identity::Anybody => "anybody",
+            Identity::Loopback => "loopback",
+            Identity::Known(rule) => rule.name.as_str(),
+        }
+    }
+
     /// Whether it may use this gate.
     pub(super) fn may_use(&self, gate: &GateId) -> Result<(), Fault> {
         Self::allowed_to(self.uses(gate), "this caller may not use this gate")

@@ -222,6 +222,18 @@ impl Client {
         Ok(Answers(client.enroll_stream(requests).await?.into_inner()))
     }
 
+    /// `Operator.ExportAudit`.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn export_audit(
+        &self,
+        request: proto::ExportAuditRequest,
+    ) -> Reply<Answers<proto::ExportAuditResponse>> {
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        Ok(Answers(client.export_audit(request).await?.into_inner()))
+    }
+
     /// Whether `service` ("" for the whole process) is SERVING.
     ///
     /// # Errors

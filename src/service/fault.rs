@@ -237,6 +237,10 @@ impl From<VerifyError> for Fault {
             VerifyError::Late => Self::late(),
             VerifyError::Overloaded => Self::overloaded(),
             VerifyError::Stopped => Self::not_serving("the service is not serving"),
+            VerifyError::Unrecorded(_) => {
+                tracing::error!(fault = %chain(&error), "no decision without an audit entry");
+                Self::new(Code::Unavailable, error.to_string())
+            }
             VerifyError::Index(_) | VerifyError::Internal => Self::internal(&error),
         }
     }

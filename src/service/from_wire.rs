@@ -5,6 +5,7 @@ use std::time::Instant;
 use prost_types::Timestamp as WireTime;
 use zeroize::Zeroizing;
 
+use super::caller::Caller;
 use super::fault::{Fault, text};
 use super::proto;
 use crate::consent::{
@@ -25,6 +26,7 @@ pub(super) struct VerifyParts {
 
 pub(super) fn verify(
     request: proto::VerifyRequest,
+    caller: &Caller,
     deadline: Instant,
 ) -> Result<VerifyParts, Fault> {
     use proto::verify_request::Probe as Wire;
@@ -40,6 +42,7 @@ pub(super) fn verify(
         _ => Some(SubjectRef::parse(request.claimed_subject).map_err(text("claimed_subject"))?),
     };
     let command = VerifyCommand {
+        caller: caller.name().to_owned(),
         gate: GateId::parse(request.gate_id).map_err(text("gate_id"))?,
         intent: intent(request.intent)?,
         captured_at: optional_time("captured_at", request.captured_at)?,

@@ -114,7 +114,7 @@ async fn verify(
     deadline: Instant,
 ) -> Result<proto::VerifyResponse, Fault> {
     let engine = shared.engine()?;
-    let VerifyParts { command, embedding } = from_wire::verify(request, deadline)?;
+    let VerifyParts { command, embedding } = from_wire::verify(request, caller, deadline)?;
     caller.may_use(&command.gate)?;
     if embedding {
         caller.may_send_embeddings()?;

@@ -1,7 +1,9 @@
 //! The `Operator` service.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 use super::fault::Fault;
@@ -46,6 +48,28 @@ impl Operator for OperatorService {
             self.0.admit(Rpc::OperatorReadPolicy, &request)?;
             let (toml, revision) = self.0.engine()?.read_policy();
             Ok(proto::ReadPolicyResponse { toml, revision: revision.0 })
+        })
+        .await
+    }
+
+    type ExportAuditStream =
+        Pin<Box<dyn Stream<Item = Result<proto::ExportAuditResponse, Status>> + Send>>;
+
+    async fn export_audit(
+        &self,
+        request: Request<proto::ExportAuditRequest>,
+    ) -> Result<Response<Self::ExportAuditStream>, Status> {
+        observed(Rpc::OperatorExportAudit, async {
+            self.0.admit(Rpc::OperatorExportAudit, &request)?;
+            let engine = self.0.engine()?;
+            let end = self.0.open_stream()?;
+            let proto::ExportAuditRequest { after_seq, digests_only } = request.into_inner();
+            let pieces = engine.export_audit(after_seq, digests_only).take_until(end);
+            let pieces = pieces.map(|piece| match piece {
+                Ok(lines) => Ok(proto::ExportAuditResponse { lines }),
+                Err(fault) => Err(Fault::internal(&fault).into_status()),
+            });
+            Ok(Box::pin(pieces) as Self::ExportAuditStream)
         })
         .await
     }

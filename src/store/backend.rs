@@ -1,6 +1,7 @@
 //! What any durable backend must do, and the types that keep plaintext away from it.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -58,6 +59,32 @@ pub trait Backend: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Revision, Opaque)>, BackendError>>;
 
+    /// Commits what the companion has to write once `work` has run under the write lock. Takes no
+    /// revision.
+    ///
+    /// # Errors
+    /// As [`Backend::commit`].
+    fn note(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// The last row of `table` whose key is not beyond `key`.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn floor(
+        &self,
+        table: Table,
+        key: RowKey,
+    ) -> BoxFuture<'_, Result<Option<(RowKey, Opaque)>, BackendError>>;
+
+    /// How many rows `table` has.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn count(&self, table: Table) -> BoxFuture<'_, Result<u64, BackendError>>;
+
+    /// Has `companion` take part in every commit from now on, in the place of an earlier one.
+    fn attach(&self, companion: Arc<dyn Companion>);
+
     /// Whether changes are still taken; false for good after a failed commit.
     fn is_healthy(&self) -> bool;
 
@@ -66,13 +93,37 @@ pub trait Backend: Send + Sync + 'static {
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
+/// Reads one row as the transaction under way has it.
+pub type ReadRow<'a> = &'a dyn Fn(&RowId) -> Result<Option<Opaque>, BackendError>;
+
+/// Why a companion could not take part.
+pub type CompanionFault = Box<dyn std::error::Error + Send + Sync>;
+
+/// What takes part in every commit. Called by the one that writes, never by two at once.
+pub trait Companion: Send + Sync {
+    /// What the transaction writes besides its batches, once all of them are built and before it
+    /// commits. `row` reads rows that only companions write.
+    ///
+    /// # Errors
+    /// Anything; the transaction is given up and the store stops.
+    fn complete(&self, row: ReadRow<'_>) -> Result<Vec<Write>, CompanionFault>;
+
+    /// The transaction is durable. Nobody was told yet.
+    ///
+    /// # Errors
+    /// Anything; nobody is told that the commit succeeded, and the store stops.
+    fn committed(&self) -> Result<(), CompanionFault>;
+}
+
 /// The tables. What a row holds is drawn in `sealing.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Table {
     /// What the store says about itself, by fixed name.
     Meta,
-    /// Wrapped record keys, by record id.
+    /// Where a record's key lies, by record id.
     Keys,
+    /// Pages of record keys, by number.
+    KeyPages,
     /// Record headers, by record id.
     Headers,
     /// Templates, by record id.
@@ -85,19 +136,23 @@ pub enum Table {
     ConsentIds,
     /// The policy document, by fixed name.
     Policy,
+    /// Blocks of audit entries, by the number of their first.
+    Audit,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Meta,
         Self::Keys,
+        Self::KeyPages,
         Self::Headers,
         Self::Templates,
         Self::Answers,
         Self::IdempotencyKeys,
         Self::ConsentIds,
         Self::Policy,
+        Self::Audit,
     ];
 
     /// The table with the key `key`: the address of one row.
@@ -122,6 +177,18 @@ impl RowKey {
     #[must_use]
     pub fn named(name: &'static str) -> Self {
         Self(name.as_bytes().to_vec())
+    }
+
+    /// The number of a page of keys.
+    #[must_use]
+    pub fn page(number: u32) -> Self {
+        Self(number.to_be_bytes().to_vec())
+    }
+
+    /// The number of an audit entry.
+    #[must_use]
+    pub fn sequence(number: u64) -> Self {
+        Self(number.to_be_bytes().to_vec())
     }
 
     /// A key as a backend stored it.
@@ -158,7 +225,7 @@ pub struct RowId {
     pub key: RowKey,
 }
 
-/// A value that a backend may see: ciphertext or a MAC.
+/// A value that a backend may see: ciphertext, a MAC, or a place in the key tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opaque(Vec<u8>);
 
@@ -167,6 +234,18 @@ impl Opaque {
     #[must_use]
     pub fn mac(mac: [u8; DIGEST_BYTES]) -> Self {
         Self(mac.to_vec())
+    }
+
+    /// A place in the key tree: a page and a slot, which tell nothing.
+    #[must_use]
+    pub(in crate::store) fn place(place: [u8; 6]) -> Self {
+        Self(place.to_vec())
+    }
+
+    /// A sealed message behind the epoch that it belongs to.
+    #[must_use]
+    pub(in crate::store) fn of_epoch(epoch: u64, sealed: Sealed) -> Self {
+        Self([&epoch.to_be_bytes()[..], &sealed.into_bytes()].concat())
     }
 
     /// A value as a backend stored it.

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use super::StoreError;
 use super::backend::{Batch, Changes, Precondition, RowId, Table, Write};
-use super::log::{LogEntry, RevocationCause};
+use super::log::{AuditEvent, LogEntry, RevocationCause};
 use super::record::StoredRecord;
 use super::sealing::{Claim, RecordKey};
+use super::trail::Note;
+use super::tree::Place;
 use super::typed::{IdempotentWrite, Store};
 use crate::crypto::{SealError, Sealed};
 use crate::types::{Embedding, RecordId, Revision, Timestamp};
@@ -36,45 +38,69 @@ impl Store {
             Precondition::Absent(Table::Headers.row(id.into())),
         ];
         let mut writes = vec![
-            put(Table::Keys.row(id.into()), self.keys.wrap_record_key(id, &record_key)?),
             put(Table::Headers.row(id.into()), header),
             put(Table::Templates.row(id.into()), template),
             put(repeat.0, repeat.1),
             put(consent.0, consent.1),
         ];
         let entry = LogEntry::Enrolled { record: id, at: record.enrolled_at };
-        self.batch(require, &entry, move |revision| {
+        let vault = Arc::clone(&self.vault);
+        let (at, subject) = (record.enrolled_at, record.subject.clone());
+        let consent = record.consent.clone();
+        let audit = move |revision| {
+            let (subject, consent) = (&subject, &consent);
+            encoded(&AuditEvent::Enrolled { at, revision, record: id, subject, consent })
+        };
+        self.batch(require, &entry, audit, move |revision| {
             let sealed = record_key.seal_answer(id, revision, &request_digest, &answer)?;
             writes.push(put(Table::Answers.row(id.into()), sealed));
+            let place = vault.add(id, record_key)?;
+            writes.push(Write::Put(Table::Keys.row(id.into()), place.opaque()));
             Ok(writes)
         })
     }
 
-    /// No rows where those of the `held` records were; each comes with a row that must still be
-    /// there.
+    /// No rows where those of the `held` records were, and their keys out of the tree; each comes
+    /// with a row that must still be there.
     pub(super) fn revocation(
         &self,
-        held: Vec<(RecordId, RowId)>,
+        held: Vec<Held>,
         at: Timestamp,
         cause: RevocationCause,
     ) -> Result<Batch, StoreError> {
-        let records: Vec<_> = held.iter().map(|(id, _row)| *id).collect();
+        let records: Vec<_> = held.iter().map(|held| held.id).collect();
         let writes = records.iter().flat_map(|id| rows_of(*id)).map(Write::Remove).collect();
-        let require = held.into_iter().map(|(_id, row)| Precondition::Present(row)).collect();
-        self.batch(require, &LogEntry::Revoked { records, cause, at }, |_| Ok(writes))
+        let require = held.iter().filter_map(|held| held.row.clone().map(Precondition::Present));
+        let require = require.collect();
+        let vault = Arc::clone(&self.vault);
+        let erased = records.clone();
+        let audit =
+            move |revision| encoded(&AuditEvent::Erased { at, revision, records: &erased, cause });
+        self.batch(require, &LogEntry::Revoked { records, cause, at }, audit, move |_| {
+            for Held { id, place, .. } in held {
+                if let Some(place) = place {
+                    vault.remove(id, place);
+                }
+            }
+            Ok(writes)
+        })
     }
 
-    /// A batch with its log entry, both sealed once the revision is known.
+    /// A batch with its log entry and its audit entry, sealed once the revision is known.
     pub(super) fn batch(
         &self,
         require: Vec<Precondition>,
         entry: &LogEntry,
+        audit: impl FnOnce(Revision) -> Vec<u8> + Send + 'static,
         writes: impl FnOnce(Revision) -> Result<Vec<Write>, SealError> + Send + 'static,
     ) -> Result<Batch, StoreError> {
         let (keys, entry) = (Arc::clone(&self.keys), serde_json::to_vec(entry)?);
+        let vault = Arc::clone(&self.vault);
         let build = Box::new(move |revision| {
             let entry = keys.seal_entry(revision, &entry)?.into();
-            Ok(Changes { writes: writes(revision)?, entry })
+            let changes = Changes { writes: writes(revision)?, entry };
+            vault.note(Note::of(audit(revision)));
+            Ok(changes)
         });
         Ok(Batch { require, build })
     }
@@ -89,6 +115,20 @@ impl Store {
         let sealed = self.keys.seal_claim(&name, record)?;
         Ok((table.row(name), sealed))
     }
+}
+
+/// A record that is there, at least in part.
+pub(super) struct Held {
+    pub(super) id: RecordId,
+    /// One of its rows.
+    pub(super) row: Option<RowId>,
+    /// Where its key lies.
+    pub(super) place: Option<Place>,
+}
+
+/// An audit entry as the chain holds it.
+pub(super) fn encoded(event: &AuditEvent<'_>) -> Vec<u8> {
+    serde_json::to_vec(event).expect("an event has string keys and no failing part")
 }
 
 /// The addresses of all rows of one record.

@@ -5,15 +5,42 @@ use tokio::task::JoinError;
 
 use super::backend::BackendError;
 use super::record::RecordFault;
+use crate::crypto::cell::{CellError, Epoch};
 use crate::crypto::{OpenError, SealError};
 use crate::types::{ModelContract, RecordId};
 
 /// Why the store did not do what was asked.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// Sealed under another ROOT.
+    /// Made under another deployment's key.
     #[error("this store was made with another root key; give the key it was made with")]
     WrongRoot,
+    /// The store is an older copy than its root cell.
+    #[error(
+        "this store is at key epoch {store}, its root key at {cell}: the store was put back to an \
+         older copy, in which erased records are still there. Bring the newest data directory \
+         back, or make one from a backup with `assent restore`"
+    )]
+    RolledBack {
+        /// The store's epoch.
+        store: Epoch,
+        /// The epoch of the ROOT in force.
+        cell: Epoch,
+    },
+    /// The root cell is an older copy than the store.
+    #[error(
+        "this root key is at key epoch {cell}, the store at {store}: the root key was put back to \
+         an older copy. Bring the newest root key back"
+    )]
+    RootBehind {
+        /// The store's epoch.
+        store: Epoch,
+        /// The epoch of the newest ROOT in the cell.
+        cell: Epoch,
+    },
+    /// The root cell failed.
+    #[error("the root key's cell failed")]
+    Cell(#[from] CellError),
     /// Bound to another embedding space.
     #[error(
         "this store holds templates of model {store}, this process embeds with {given}; \
@@ -70,6 +97,9 @@ pub enum StoreError {
     /// A header or log entry could not be encoded.
     #[error("the change could not be encoded")]
     Encode(#[from] serde_json::Error),
+    /// The audit trail could not be written out.
+    #[error("the audit trail could not be written out")]
+    Export(#[from] std::io::Error),
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -1,19 +1,29 @@
-//! Opening every record at start, page by page, on all cores.
+//! Opening every record at start, page of keys by page of keys, on all cores.
+//!
+//! The key tree says who is there: a record lives while its key does. So a record whose rows were
+//! taken away is noticed, and rows that no key belongs to are.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tokio::task::spawn_blocking;
 
 use super::StoreError;
-use super::backend::{Opaque, RowKey, Table};
+use super::backend::{Opaque, Table};
 use super::record::{OpenedRecord, RecordFault};
-use super::sealing::Keys;
+use super::sealing::RecordKey;
+use super::tree::{self, Page, Place};
 use super::typed::Store;
 use crate::types::{ModelContract, RecordId, Revision};
 
-/// Records opened at once: bounds the sealed rows and the templates in memory beside the index.
-const PAGE_RECORDS: usize = 1024;
+/// Pages of keys whose records are opened at once: bounds the sealed rows and the templates in
+/// memory beside the index.
+const PAGES_AT_ONCE: usize = 4;
+/// Rows of a table that are looked at together.
+const ROWS_AT_ONCE: usize = 4096;
+
+/// The tables that a record is loaded from.
+const LOADED: [Table; 3] = [Table::Headers, Table::Templates, Table::Keys];
 
 /// What [`Store::load`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,11 +39,13 @@ pub struct LoadReport {
     pub revision: Revision,
 }
 
-/// The sealed rows of one record, as of one revision.
+/// The sealed rows of one record, and its key.
 struct SealedRecord {
     id: RecordId,
-    header: Opaque,
-    key: Option<Opaque>,
+    key: RecordKey,
+    /// Whether the record's own row says where its key lies.
+    is_placed: bool,
+    header: Option<Opaque>,
     template: Option<Opaque>,
 }
 
@@ -49,16 +61,12 @@ impl Store {
     ) -> Result<LoadReport, StoreError> {
         let revision = self.revision().await?;
         let mut report = LoadReport { loaded: 0, quarantined: vec![], misnamed: 0, revision };
-        let mut after = None;
-        loop {
-            let headers = self.backend.scan(Table::Headers, after, PAGE_RECORDS).await?;
-            after = headers.last().map(|(key, _header)| key.clone());
-            if after.is_none() {
-                return Ok(report);
-            }
-            let (page, misnamed) = self.page(headers).await?;
-            report.misnamed += misnamed;
-            for (id, opened) in self.open_page(page).await? {
+        let mut seen = 0;
+        for numbers in self.vault.pages().chunks(PAGES_AT_ONCE) {
+            let keys = self.keys_of(numbers).await?;
+            seen += keys.len() as u64;
+            let records = self.rows_of_keys(keys).await?;
+            for (id, opened) in self.open_all(records).await? {
                 match opened {
                     Ok(record) => {
                         report.loaded += 1;
@@ -68,64 +76,114 @@ impl Store {
                 }
             }
         }
+        if self.backend.count(Table::Headers).await? != seen || !report.quarantined.is_empty() {
+            self.look_for_keyless(&mut report).await?;
+        }
+        report.quarantined.sort_unstable_by_key(|(id, _)| *id);
+        Ok(report)
     }
 
-    /// The keys and templates that belong to `headers`, and how many rows are misnamed.
-    async fn page(
+    /// The keys in some pages, as of one revision. Pages that do not open hold none.
+    async fn keys_of(
         &self,
-        headers: Vec<(RowKey, Opaque)>,
-    ) -> Result<(Vec<SealedRecord>, usize), StoreError> {
-        let found = headers.len();
-        let headers: Vec<_> =
-            headers.into_iter().filter_map(|(key, header)| Some((key.record()?, header))).collect();
-        let misnamed = found - headers.len();
-        let rows = headers
+        numbers: &[u32],
+    ) -> Result<Vec<(Place, RecordId, RecordKey)>, StoreError> {
+        let rows = numbers.iter().map(|number| tree::page_row(*number)).collect();
+        let rows = self.backend.read(rows).await?;
+        let open = |(number, row): (&u32, Option<Opaque>)| {
+            Some((*number, row.and_then(|row| self.vault.open_page(*number, &row).ok())?))
+        };
+        let pages = numbers.iter().zip(rows).filter_map(open);
+        let placed = |(page, keys): (u32, Page)| {
+            keys.into_keys().map(move |(slot, id, key)| (Place { page, slot }, id, key))
+        };
+        Ok(pages.flat_map(placed).collect())
+    }
+
+    /// The rows that belong to `keys`; a key whose record has no row left is noted
+    /// as a stray one, so that its revocation finds it.
+    async fn rows_of_keys(
+        &self,
+        keys: Vec<(Place, RecordId, RecordKey)>,
+    ) -> Result<Vec<SealedRecord>, StoreError> {
+        let rows = keys
             .iter()
-            .flat_map(|(id, _)| {
-                [Table::Keys, Table::Templates].map(|table| table.row((*id).into()))
-            })
+            .flat_map(|(_, id, _)| LOADED.map(|table| table.row((*id).into())))
             .collect();
         let mut values = self.backend.read(rows).await?.into_iter();
-        let mut page = Vec::with_capacity(headers.len());
-        for (id, header) in headers {
-            let (key, template) = (values.next().flatten(), values.next().flatten());
-            let record = SealedRecord { id, header, key, template };
-            page.extend(self.unless_revoked(record).await?);
+        let mut records = Vec::with_capacity(keys.len());
+        for (place, id, key) in keys {
+            let [header, template, row] = LOADED.map(|_| values.next().flatten());
+            if header.is_none() && template.is_none() && row.is_none() {
+                self.vault.stray(id);
+            }
+            let is_placed = row.as_ref().and_then(Place::of) == Some(place);
+            records.push(SealedRecord { id, key, is_placed, header, template });
         }
-        Ok((page, misnamed))
+        Ok(records)
     }
 
-    /// `None` when a row is missing because the record was revoked between the two reads.
-    async fn unless_revoked(
+    async fn open_all(
         &self,
-        record: SealedRecord,
-    ) -> Result<Option<SealedRecord>, StoreError> {
-        let whole = record.key.is_some() && record.template.is_some();
-        let held = whole || {
-            let header = Table::Headers.row(record.id.into());
-            self.backend.read(vec![header]).await?.pop().flatten().is_some()
-        };
-        Ok(held.then_some(record))
-    }
-
-    async fn open_page(
-        &self,
-        page: Vec<SealedRecord>,
+        records: Vec<SealedRecord>,
     ) -> Result<Vec<(RecordId, Result<OpenedRecord, RecordFault>)>, StoreError> {
-        let (keys, model) = (Arc::clone(&self.keys), self.model.clone());
+        let model = self.model.clone();
         let work = move || {
-            let opened = |record: SealedRecord| (record.id, record.open(&keys, &model));
-            page.into_par_iter().map(opened).collect()
+            let opened = |record: SealedRecord| (record.id, record.open(&model));
+            records.into_par_iter().map(opened).collect()
         };
         Ok(spawn_blocking(work).await?)
+    }
+
+    /// Quarantines the records of which rows are there and no key.
+    async fn look_for_keyless(&self, report: &mut LoadReport) -> Result<(), StoreError> {
+        let mut known = HashSet::new();
+        let mut damaged = HashSet::new();
+        self.each_page(|number, page| match page {
+            Ok(page) => known.extend(page.iter().map(|(_, id, _)| id)),
+            Err(_) => {
+                damaged.insert(number);
+            }
+        })
+        .await?;
+        let mut after = None;
+        loop {
+            let rows = self.backend.scan(Table::Headers, after, ROWS_AT_ONCE).await?;
+            after = rows.last().map(|(key, _)| key.clone());
+            if after.is_none() {
+                return Ok(());
+            }
+            for (key, _header) in rows {
+                match key.record() {
+                    None => report.misnamed += 1,
+                    Some(id) if known.contains(&id) => {}
+                    Some(id) => report.quarantined.push((id, self.keyless(id, &damaged).await?)),
+                }
+            }
+        }
+    }
+
+    /// Why a record has no key.
+    async fn keyless(
+        &self,
+        id: RecordId,
+        damaged: &HashSet<u32>,
+    ) -> Result<RecordFault, StoreError> {
+        let place = self.row(Table::Keys, id.into()).await?;
+        let place = place.as_ref().and_then(Place::of);
+        let lost = place.is_some_and(|place| damaged.contains(&place.page));
+        Ok(if lost { RecordFault::KeyPage } else { RecordFault::KeyMissing })
     }
 }
 
 impl SealedRecord {
-    fn open(&self, keys: &Keys, model: &ModelContract) -> Result<OpenedRecord, RecordFault> {
-        let key = self.key.as_ref().ok_or(RecordFault::KeyMissing)?;
+    fn open(&self, model: &ModelContract) -> Result<OpenedRecord, RecordFault> {
+        let header = self.header.as_ref().ok_or(RecordFault::HeaderMissing)?;
         let template = self.template.as_ref().ok_or(RecordFault::TemplateMissing)?;
-        let opened = keys.unwrap_record_key(self.id, key)?.open(self.id, &self.header, template)?;
+        if !self.is_placed {
+            return Err(RecordFault::KeyMissing);
+        }
+        let opened = self.key.open(self.id, header, template)?;
         if opened.record.model == *model { Ok(opened) } else { Err(RecordFault::OtherModel) }
     }
 }

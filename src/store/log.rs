@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::consent::Sha256;
-use crate::types::{RecordId, Timestamp};
+use crate::consent::{Comparison, ConsentRecord, Sha256};
+use crate::crypto::cell::Epoch;
+use crate::types::{ConsentId, GateId, Purpose, RecordId, Revision, Scope, SubjectRef, Timestamp};
 
 /// Why records were destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,4 +48,91 @@ pub enum LogEntry {
         /// When.
         at: Timestamp,
     },
+}
+
+/// What the audit trail says happened. No biometric, and no more of a person than the reference
+/// that the enrolment tool chose.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum AuditEvent<'a> {
+    /// The store was made.
+    StoreCreated {
+        /// When.
+        at: Timestamp,
+        /// The revision that did it.
+        revision: Revision,
+    },
+    /// A record was enrolled.
+    Enrolled {
+        /// When.
+        at: Timestamp,
+        /// The revision that did it.
+        revision: Revision,
+        /// Which.
+        record: RecordId,
+        /// Whose.
+        subject: &'a SubjectRef,
+        /// What was agreed to.
+        consent: &'a ConsentRecord,
+    },
+    /// Records were destroyed.
+    Erased {
+        /// When.
+        at: Timestamp,
+        /// The revision that did it.
+        revision: Revision,
+        /// Which.
+        records: &'a [RecordId],
+        /// Why.
+        cause: RevocationCause,
+    },
+    /// The policy document was replaced.
+    PolicyApplied {
+        /// When.
+        at: Timestamp,
+        /// The revision that did it.
+        revision: Revision,
+        /// Digest of the document.
+        sha256: Sha256,
+    },
+    /// ROOT was replaced without an erasure.
+    KeysRotated {
+        /// When.
+        at: Timestamp,
+        /// The epoch before.
+        after_epoch: Epoch,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A gate was answered.
+    Decision {
+        /// When.
+        at: Timestamp,
+        /// Who asked.
+        caller: &'a str,
+        /// Where.
+        gate: &'a GateId,
+        /// What was compared.
+        comparison: Comparison,
+        /// The answer.
+        decision: &'static str,
+        /// Who was found, and under which consent.
+        #[serde(flatten)]
+        found: Option<FoundUnder<'a>>,
+        /// The revision that the answer rests on.
+        revision: Revision,
+    },
+}
+
+/// The record that a decision found, and the consent that covers it.
+#[derive(Debug, Serialize)]
+pub struct FoundUnder<'a> {
+    /// The record.
+    pub record: RecordId,
+    /// The consent.
+    pub consent_id: &'a ConsentId,
+    /// What for.
+    pub purpose: &'a Purpose,
+    /// Where.
+    pub scope: &'a Scope,
 }

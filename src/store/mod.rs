@@ -14,13 +14,14 @@
 //! - One record that does not open is quarantined and counted; it stops nothing.
 //! - After a failed commit nothing more is written until the store is opened anew.
 //!
+//! - What a revocation destroyed does not open with any older copy of the directory and the ROOT
+//!   of today (`tree.rs`).
+//! - A store that is older than its root cell is not opened.
+//!
 //! # Limits today
-//! Revocation deletes the record's wrapped key with its rows, and the database may keep old pages
-//! for a while: whoever copied the directory earlier, or reads freed pages, *and* holds ROOT can
-//! still unwrap the key. Issue C closes this with the key tree and a ROOT that is replaced at each
-//! revocation. Likewise a row put back to an older version of itself, a whole row deleted, or a
-//! log cut short at its end is not noticed until the audit chain of issue C; any altered or
-//! misplaced byte is noticed today.
+//! A row put back to an older version of itself, or a log cut short at its end, within one epoch of
+//! the root key, is not noticed until the audit chain is kept; any altered, misplaced or missing
+//! row of a record is noticed.
 //!
 //! # Not here
 //! Who may enrol or revoke, and zeroising of what is in memory: that is the engine's and the
@@ -32,9 +33,14 @@ mod embedded;
 mod error;
 mod load;
 mod log;
+mod opening;
+mod reads;
 mod record;
 mod sealing;
+mod trail;
+mod tree;
 mod typed;
+mod vault;
 
 #[cfg(test)]
 mod tests;
@@ -42,12 +48,12 @@ mod tests;
 /// The deployment's signature; the store holds its key.
 pub use crate::crypto::Signer;
 pub use backend::{
-    Backend, BackendError, Batch, BoxFuture, Changes, Opaque, Precondition, RowId, RowKey, Table,
-    Write,
+    Backend, BackendError, Batch, BoxFuture, Changes, Companion, CompanionFault, Opaque,
+    Precondition, ReadRow, RowId, RowKey, Table, Write,
 };
 pub use embedded::{Embedded, EmbeddedError};
 pub use error::StoreError;
 pub use load::LoadReport;
-pub use log::{LogEntry, RevocationCause};
+pub use log::{AuditEvent, FoundUnder, LogEntry, RevocationCause};
 pub use record::{OpenedRecord, RecordFault, StoredRecord};
 pub use typed::{IdempotentWrite, PriorAnswer, Revoked, Store};

@@ -41,9 +41,15 @@ pub enum RecordFault {
     /// No record key.
     #[error("its key is missing")]
     KeyMissing,
-    /// The record key does not unwrap.
-    #[error("its key does not unwrap")]
+    /// The page that its key lies in does not open.
+    #[error("the page of its key does not open")]
     Key(#[source] OpenError),
+    /// The page that its key lies in is lost.
+    #[error("the page of its key is damaged")]
+    KeyPage,
+    /// No header.
+    #[error("its header is missing")]
+    HeaderMissing,
     /// The header does not open.
     #[error("its header does not open")]
     Header(#[source] OpenError),

@@ -2,20 +2,24 @@
 //!
 //! ```text
 //! table        key     sealed under               associated data   plaintext
-//! meta         "root"  - (in plain)               -                 ROOT's check value, 32 bytes
-//! meta         "store" ROOT/Meta                  "store"           JSON {schema, model}
-//! keys         record  ROOT/RecordWrap            record id         K, the record's own key
+//! meta         "root"  - (in plain)               -                 D's check value, 32 bytes
+//! meta         "store" D/Meta                     "store"           JSON {schema, model}
+//! meta         "tree"  ROOT of the epoch          see tree.rs       epoch in plain, page keys
+//! pages        number  the page's key             see tree.rs       K of up to 256 records
+//! keys         record  - (in plain)               -                 page and slot of K
 //! headers      record  HKDF(K, "header")          record id         JSON {v, record}
 //! templates    record  HKDF(K, "template")        header plaintext  width u32 LE, f32 LE each
 //! answers      record  HKDF(K, "answer")          record id         revision u64 BE, request
 //!                                                                   digest 32, answer
-//! idempotency  MAC     ROOT/Claims                the MAC           record id, 16 bytes
-//! consents     MAC     ROOT/Claims                the MAC           record id, 16 bytes
-//! policy       "policy" ROOT/Policy               "policy"          revision u64 BE, document
-//! log          revision ROOT/Log                  revision u64 BE   JSON LogEntry
+//! idempotency  MAC     D/Claims                   the MAC           record id, 16 bytes
+//! consents     MAC     D/Claims                   the MAC           record id, 16 bytes
+//! policy       "policy" D/Policy                  "policy"          revision u64 BE, document
+//! audit        seq     D/Audit                    see trail.rs      a block of audit entries
+//! log          revision D/Log                     revision u64 BE   JSON LogEntry
 //! ```
-//! `MAC = HMAC(ROOT/ClaimNames, kind, controller, name)`, so that without ROOT nobody can test a
-//! guessed consent id or idempotency key against the store.
+//! D is the deployment key, which stays; K is a record's own key, which ends with the record.
+//! `MAC = HMAC(D/ClaimNames, kind, controller, name)`, so that without D nobody can test a guessed
+//! consent id or idempotency key against the store.
 //!
 //! The template's associated data is the header exactly as sealed: record id, controller, subject,
 //! consent id, purpose, scope, notice, expiry, model contract and generation. Change any of them,
@@ -23,8 +27,8 @@
 //!
 //! A claim (the rows of `idempotency` and `consents`) is written once and never changed. While its
 //! record is there it names it; once the record is gone it is the tombstone that keeps the name
-//! from being used again. So revocation deletes four rows by record id and opens nothing: it works
-//! on a quarantined record too, and the answer dies with K.
+//! from being used again. So revocation deletes four rows by record id, takes K out of its page and
+//! opens nothing else: it works on a quarantined record too, and the answer dies with K.
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -35,15 +39,15 @@ use super::log::LogEntry;
 use super::record::{OpenedRecord, RecordFault, StoredRecord};
 use super::typed::PriorAnswer;
 use crate::crypto::{
-    DIGEST_BYTES, RootKey, RootUse, SealError, Sealed, SecretKey, Signer, mac, open, seal,
-    unwrap_key, wrap_key,
+    DIGEST_BYTES, DeploymentKey, DeploymentUse, SealError, Sealed, SecretKey, Signer, mac, open,
+    seal,
 };
 use crate::types::{
     ConsentId, ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision,
 };
 
 /// Version of the whole layout.
-pub(super) const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 2;
 /// Version of the header's encoding.
 const HEADER_VERSION: u32 = 1;
 /// Room for a header, so that encoding one does not move it about in memory.
@@ -78,46 +82,28 @@ struct Header<R> {
     record: R,
 }
 
-/// The keys that belong to the store as a whole, all derived from ROOT.
+/// The keys that belong to the store as a whole, all derived from the deployment key.
 pub(super) struct Keys {
-    record_wrap: SecretKey,
     policy: SecretKey,
     claim_names: SecretKey,
     claims: SecretKey,
     log: SecretKey,
     meta: SecretKey,
+    pub(super) audit: SecretKey,
     pub(super) signer: Signer,
 }
 
 impl Keys {
-    pub(super) fn of(root: &RootKey) -> Self {
+    pub(super) fn of(deployment: &DeploymentKey) -> Self {
         Self {
-            record_wrap: root.key(RootUse::RecordWrap),
-            policy: root.key(RootUse::Policy),
-            claim_names: root.key(RootUse::ClaimNames),
-            claims: root.key(RootUse::Claims),
-            log: root.key(RootUse::Log),
-            meta: root.key(RootUse::Meta),
-            signer: root.signer(),
+            policy: deployment.key(DeploymentUse::Policy),
+            claim_names: deployment.key(DeploymentUse::ClaimNames),
+            claims: deployment.key(DeploymentUse::Claims),
+            log: deployment.key(DeploymentUse::Log),
+            meta: deployment.key(DeploymentUse::Meta),
+            audit: deployment.key(DeploymentUse::Audit),
+            signer: deployment.signer(),
         }
-    }
-
-    pub(super) fn wrap_record_key(
-        &self,
-        id: RecordId,
-        key: &RecordKey,
-    ) -> Result<Sealed, SealError> {
-        wrap_key(&self.record_wrap, id.as_bytes(), &key.0)
-    }
-
-    pub(super) fn unwrap_record_key(
-        &self,
-        id: RecordId,
-        row: &Opaque,
-    ) -> Result<RecordKey, RecordFault> {
-        unwrap_key(&self.record_wrap, id.as_bytes(), row.as_bytes())
-            .map(RecordKey)
-            .map_err(RecordFault::Key)
     }
 
     /// The row key of a claim.
@@ -184,6 +170,15 @@ pub(super) struct RecordKey(SecretKey);
 impl RecordKey {
     pub(super) fn random() -> Result<Self, SealError> {
         Ok(Self(SecretKey::random()?))
+    }
+
+    pub(super) fn from_secret(key: SecretKey) -> Self {
+        Self(key)
+    }
+
+    /// For the page that it is sealed in.
+    pub(super) fn secret(&self) -> &SecretKey {
+        &self.0
     }
 
     /// Seals header and template, the template bound to the header.

@@ -3,33 +3,34 @@
 use std::sync::Arc;
 
 use super::StoreError;
-use super::backend::{Backend, BackendError, Opaque, Precondition, RowId, RowKey, Table, Write};
-use super::changes::{RECORD_TABLES, put, rows_of};
-use super::log::{LogEntry, RevocationCause};
-use super::record::{RecordFault, StoredRecord};
-use super::sealing::{Binding, Claim, Keys, SCHEMA};
+use super::backend::{Backend, BackendError, RowKey, Table};
+use super::changes::{encoded, put};
+use super::log::{AuditEvent, LogEntry, RevocationCause};
+use super::record::StoredRecord;
+use super::sealing::{Claim, Keys};
+use super::trail::Note;
+use super::vault::Vault;
 use crate::consent::Sha256;
-use crate::crypto::{DIGEST_BYTES, RootKey, Signer, sha256};
+use crate::crypto::cell::Epoch;
+use crate::crypto::{DIGEST_BYTES, Signer, sha256};
 use crate::types::{
     ConsentId, ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision,
     Timestamp,
 };
 
-const ROOT_ROW: &str = "root";
-const STORE_ROW: &str = "store";
 const POLICY_ROW: &str = "policy";
 
 /// The sealed store, open.
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use assent::crypto::RootKey;
+/// use assent::crypto::cell::FileCell;
 /// use assent::store::{Embedded, Store};
 /// use assent::types::ModelContract;
 /// # async fn example(directory: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
-/// let root = RootKey::create(&directory.join("root.key"))?;
+/// let cell = Box::new(FileCell::create(&directory.join("root.key"))?);
 /// let backend = Arc::new(Embedded::open(&directory.join("data"))?);
-/// let store = Store::open(backend, root, &ModelContract::parse("w600k-mbf-512")?).await?;
+/// let store = Store::open(backend, cell, &ModelContract::parse("w600k-mbf-512")?).await?;
 /// store.put_policy(b"[[notice]]").await?;
 /// let report = store.load(|opened| println!("{}", opened.record.id)).await?;
 /// assert_eq!((report.loaded, report.quarantined.len()), (0, 0));
@@ -42,6 +43,7 @@ const POLICY_ROW: &str = "policy";
 pub struct Store {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) keys: Arc<Keys>,
+    pub(super) vault: Arc<Vault>,
     pub(super) model: ModelContract,
 }
 
@@ -84,22 +86,20 @@ pub struct Revoked {
 }
 
 impl Store {
-    /// Opens the store; makes it, bound to `root` and `model`, when it is empty.
+    /// Replaces ROOT and destroys the one before; durable on return.
     ///
     /// # Errors
-    /// Another ROOT or model than the store was made with, rows that do not open, or the backend.
-    pub async fn open(
-        backend: Arc<dyn Backend>,
-        root: RootKey,
-        model: &ModelContract,
-    ) -> Result<Self, StoreError> {
-        let store = Self { backend, keys: Arc::new(Keys::of(&root)), model: model.clone() };
-        if store.revision().await? == Revision(0) {
-            store.create(&root).await?;
-        }
-        store.check_binding(&root).await?;
-        store.check_head().await?;
-        Ok(store)
+    /// The backend or the root cell.
+    pub async fn replace_root(&self, reason: &'static str) -> Result<Epoch, StoreError> {
+        let vault = Arc::clone(&self.vault);
+        let (at, after_epoch) = (Timestamp::now(), self.vault.epoch());
+        let note = Note::of(encoded(&AuditEvent::KeysRotated { at, after_epoch, reason }));
+        let work = move || {
+            vault.replace_root();
+            vault.note(note);
+        };
+        self.backend.note(Box::new(work)).await?;
+        Ok(self.vault.epoch())
     }
 
     /// Commits the record, its answer and its log entry in one revision; durable on return.
@@ -134,7 +134,7 @@ impl Store {
             // Before the look: whatever is not held now was gone at this revision.
             let revision = self.revision().await?;
             let held = self.held(records).await?;
-            let records = held.iter().map(|(id, _row)| *id).collect::<Vec<_>>();
+            let records = held.iter().map(|held| held.id).collect::<Vec<_>>();
             if records.is_empty() {
                 return Ok(Revoked { revision, records });
             }
@@ -162,15 +162,8 @@ impl Store {
             return Ok(None);
         };
         let id = self.keys.open_claim(&name, &claim)?;
-        let (Some(answer), Some(key)) = self.two_rows(id, Table::Answers, Table::Keys).await?
-        else {
-            return Ok(Some(PriorAnswer::Erased));
-        };
-        self.keys
-            .unwrap_record_key(id, &key)
-            .and_then(|key| key.open_answer(id, &answer))
-            .map(Some)
-            .map_err(|source| StoreError::Record { id, source })
+        let prior = self.with_key(id, Table::Answers, |key, row| key.open_answer(id, row)).await?;
+        Ok(Some(prior.unwrap_or(PriorAnswer::Erased)))
     }
 
     /// The record that was enrolled under a consent, held or gone; `None` when none ever was.
@@ -192,14 +185,7 @@ impl Store {
     /// # Errors
     /// The record does not open, or the backend.
     pub async fn describe(&self, id: RecordId) -> Result<Option<StoredRecord>, StoreError> {
-        let (Some(header), key) = self.two_rows(id, Table::Headers, Table::Keys).await? else {
-            return Ok(None);
-        };
-        key.ok_or(RecordFault::KeyMissing)
-            .and_then(|key| self.keys.unwrap_record_key(id, &key))
-            .and_then(|key| key.open_header(id, &header))
-            .map(Some)
-            .map_err(|source| StoreError::Record { id, source })
+        self.with_key(id, Table::Headers, |key, row| key.open_header(id, row)).await
     }
 
     /// Replaces the policy document, sealed; durable on return.
@@ -207,10 +193,11 @@ impl Store {
     /// # Errors
     /// The backend.
     pub async fn put_policy(&self, document: &[u8]) -> Result<Revision, StoreError> {
-        let entry =
-            LogEntry::PolicyApplied { sha256: Sha256(sha256(document)), at: Timestamp::now() };
+        let (sha256, at) = (Sha256(sha256(document)), Timestamp::now());
+        let entry = LogEntry::PolicyApplied { sha256, at };
+        let audit = move |revision| encoded(&AuditEvent::PolicyApplied { at, revision, sha256 });
         let (keys, document) = (Arc::clone(&self.keys), document.to_vec());
-        let batch = self.batch(Vec::new(), &entry, move |revision| {
+        let batch = self.batch(Vec::new(), &entry, audit, move |revision| {
             let sealed = keys.seal_policy(revision, &document)?;
             Ok(vec![put(Table::Policy.row(RowKey::named(POLICY_ROW)), sealed)])
         })?;
@@ -261,99 +248,20 @@ impl Store {
 
     /// Finishes what was begun and lets the storage go.
     pub async fn close(&self) {
+        let vault = Arc::clone(&self.vault);
+        // A store that stopped, or was closed before, signs nothing.
+        let _signed = self.backend.note(Box::new(move || vault.checkpoint())).await;
         self.backend.close().await;
     }
 }
 
-/// Opening.
 impl Store {
-    /// Writes what an empty store says about itself. That another process was faster is no fault:
-    /// the checks that follow judge what it wrote.
-    async fn create(&self, root: &RootKey) -> Result<(), StoreError> {
-        let binding = Binding { schema: SCHEMA, model: self.model.clone() };
-        let writes = vec![
-            Write::Put(meta(ROOT_ROW), Opaque::mac(root.check())),
-            put(meta(STORE_ROW), self.keys.seal_binding(&binding)?),
-        ];
-        let require = vec![Precondition::Absent(meta(ROOT_ROW))];
-        let entry = LogEntry::Created { at: Timestamp::now() };
-        match self.backend.commit(self.batch(require, &entry, |_| Ok(writes))?).await {
-            Ok(_) | Err(BackendError::Taken { .. }) => Ok(()),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    async fn check_binding(&self, root: &RootKey) -> Result<(), StoreError> {
-        let rows = self.backend.read(vec![meta(ROOT_ROW), meta(STORE_ROW)]).await?;
-        let [Some(check), Some(binding)] = rows.as_slice() else {
-            return Err(StoreError::Malformed { what: "description of itself" });
-        };
-        if check.as_bytes() != root.check() {
-            return Err(StoreError::WrongRoot);
-        }
-        let binding = self.keys.open_binding(binding)?;
-        if binding.schema != SCHEMA {
-            return Err(StoreError::OtherSchema { found: binding.schema, known: SCHEMA });
-        }
-        if binding.model != self.model {
-            return Err(StoreError::OtherModel { store: binding.model, given: self.model.clone() });
-        }
-        Ok(())
-    }
-
-    /// The newest log entry opens at the revision that the backend calls its head.
-    async fn check_head(&self) -> Result<(), StoreError> {
-        let head = self.revision().await?;
-        self.log(Revision(head.0.saturating_sub(1)), 1).await.map(drop)
-    }
-
     fn check_model(&self, given: &ModelContract) -> Result<(), StoreError> {
         if *given == self.model {
             return Ok(());
         }
         Err(StoreError::OtherModel { store: self.model.clone(), given: given.clone() })
     }
-}
-
-/// Reads.
-impl Store {
-    async fn row(&self, table: Table, key: RowKey) -> Result<Option<Opaque>, StoreError> {
-        Ok(self.backend.read(vec![table.row(key)]).await?.pop().flatten())
-    }
-
-    /// Two rows of one record, as of one revision.
-    async fn two_rows(
-        &self,
-        id: RecordId,
-        first: Table,
-        second: Table,
-    ) -> Result<(Option<Opaque>, Option<Opaque>), StoreError> {
-        let rows = vec![first.row(id.into()), second.row(id.into())];
-        let mut values = self.backend.read(rows).await?.into_iter();
-        Ok((values.next().flatten(), values.next().flatten()))
-    }
-
-    /// Those of `records` of which any row is there, each once, with one such row.
-    async fn held(&self, records: &[RecordId]) -> Result<Vec<(RecordId, RowId)>, StoreError> {
-        let mut ids = records.to_vec();
-        ids.sort_unstable();
-        ids.dedup();
-        let rows: Vec<_> = ids.iter().flat_map(|id| rows_of(*id)).collect();
-        let values = self.backend.read(rows.clone()).await?;
-        let present: Vec<_> =
-            rows.into_iter().zip(values).map(|(row, value)| value.map(|_| row)).collect();
-        let first_of = |rows: &[Option<RowId>]| rows.iter().flatten().next().cloned();
-        let groups = present.chunks(RECORD_TABLES.len());
-        Ok(ids
-            .into_iter()
-            .zip(groups)
-            .filter_map(|(id, rows)| Some((id, first_of(rows)?)))
-            .collect())
-    }
-}
-
-fn meta(name: &'static str) -> RowId {
-    Table::Meta.row(RowKey::named(name))
 }
 
 /// Which name was taken.

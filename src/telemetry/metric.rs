@@ -123,6 +123,8 @@ pub enum Stage {
     Search,
     /// Committing to the store.
     Commit,
+    /// Waiting until the decision's audit entry is durable.
+    Audit,
 }
 
 impl Stage {
@@ -135,6 +137,7 @@ impl Stage {
             Self::Embed => "embed",
             Self::Search => "search",
             Self::Commit => "commit",
+            Self::Audit => "audit",
         }
     }
 }

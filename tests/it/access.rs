@@ -184,6 +184,9 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
             client.read_policy(proto::ReadPolicyRequest::default()).await.map(drop)
         }
         Rpc::OperatorStatus => client.status(proto::StatusRequest::default()).await.map(drop),
+        Rpc::OperatorExportAudit => {
+            client.export_audit(proto::ExportAuditRequest::default()).await.map(drop)
+        }
         Rpc::NoticesGetNotice => {
             client.get_notice(proto::GetNoticeRequest::default()).await.map(drop)
         }
@@ -202,7 +205,9 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         Rpc::EnrollmentRevoke => Some(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => Some(&[Role::Enroller, Role::Operator, Role::Auditor]),
         Rpc::OperatorApplyPolicy => Some(&[Role::Operator]),
-        Rpc::OperatorReadPolicy | Rpc::OperatorStatus => Some(&[Role::Operator, Role::Auditor]),
+        Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
+            Some(&[Role::Operator, Role::Auditor])
+        }
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => None,
     }
 }
@@ -214,7 +219,8 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::EnrollmentEnrollStream
         | Rpc::OperatorApplyPolicy
         | Rpc::OperatorReadPolicy
-        | Rpc::OperatorStatus => "OK",
+        | Rpc::OperatorStatus
+        | Rpc::OperatorExportAudit => "OK",
         Rpc::GateVerify
         | Rpc::EnrollmentEnroll
         | Rpc::EnrollmentRevoke

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use assent::config::{self, Overrides};
-use assent::crypto::RootKey;
+use assent::crypto::cell::FileCell;
 use assent::pipeline::{Provider, ProviderChoice, fetch};
 use assent::server::{self, Running};
 use assent::service::client::{Client, Target};
@@ -60,7 +60,7 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        RootKey::create(&dir.path().join("root.key")).expect("a root key");
+        drop(FileCell::create(&dir.path().join("root.key")).expect("a root key"));
         Self { dir }
     }
 

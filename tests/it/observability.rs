@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use assent::crypto::RootKey;
+use assent::crypto::cell::FileCell;
 use assent::service::client::Client;
 use assent::service::{Rpc, proto};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -353,7 +353,7 @@ const LOOPBACK: [&str; 4] = ["--plaintext", "--no-metrics", "--listen", "127.0.0
 
 fn a_wrong_root_key_is_refused(place: &Place) {
     std::fs::remove_file(place.root_key()).unwrap();
-    RootKey::create(&place.root_key()).unwrap();
+    drop(FileCell::create(&place.root_key()).unwrap());
     refused_start(serve(place).args(LOOPBACK), &["another root key"]);
 }
 

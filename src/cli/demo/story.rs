@@ -10,7 +10,7 @@ use super::cast::{
     Appearance, LEFT, LEFT_AGAIN, PORTRAIT, PORTRAIT_ELSEWHERE, RIGHT, RIGHT_AGAIN, STRANGERS,
 };
 use crate::config::{self, Overrides};
-use crate::crypto::RootKey;
+use crate::crypto::cell::FileCell;
 use crate::server::{self, Running};
 use crate::service::client::{Client, ClientError, Target};
 use crate::service::{WireTime, proto};
@@ -32,7 +32,7 @@ const ID_NUMBER: &str = "11010519491231002X";
 /// Runs all acts; the service is left running for the caller to stop.
 pub(super) async fn tell(models: &Path, place: &Path) -> Result<Running, Failure> {
     let stage = Stage { models: models.to_owned(), place: place.to_owned() };
-    RootKey::create(&stage.root_key()).map_err(Failure::internal)?;
+    drop(FileCell::create(&stage.root_key()).map_err(Failure::internal)?);
     heading("The service starts, sealed until its root key is there");
     let running = stage.open().await?;
     let show = Show::connect(&stage, &running).await?;

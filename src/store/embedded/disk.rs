@@ -40,6 +40,13 @@ impl SimulatedDisk {
         self.state().syncs
     }
 
+    /// Another disk with the same content.
+    pub(in crate::store) fn copy(&self) -> Self {
+        let current = self.state().current.clone();
+        let synced = current.clone();
+        Self(Arc::new(Mutex::new(State { current, synced, ..State::default() })))
+    }
+
     /// The disk after a power cut: all that was synced, and of the rest the sectors that `seed`
     /// picks.
     pub(in crate::store) fn after_power_cut(&self, seed: u64) -> Self {

@@ -20,7 +20,9 @@ pub use open::EmbeddedError;
 
 use self::tables::ReadTables;
 use self::writer::Writer;
-use super::backend::{Backend, BackendError, Batch, BoxFuture, Opaque, RowId, RowKey, Table};
+use super::backend::{
+    Backend, BackendError, Batch, BoxFuture, Companion, Opaque, RowId, RowKey, Table,
+};
 use crate::types::Revision;
 
 /// A store in one directory of the local disk.
@@ -37,6 +39,7 @@ pub struct Embedded {
     /// `None` once closed.
     running: RwLock<Option<Running>>,
     health: writer::Health,
+    companion: writer::Attached,
 }
 
 struct Running {
@@ -49,9 +52,10 @@ impl Embedded {
     fn start(database: Database) -> Result<Self, EmbeddedError> {
         let database = Arc::new(database);
         let health = writer::Health::default();
-        let writer =
-            Writer::spawn(Arc::clone(&database), health.clone()).map_err(EmbeddedError::Thread)?;
-        Ok(Self { running: RwLock::new(Some(Running { database, writer })), health })
+        let companion = writer::Attached::default();
+        let writer = Writer::spawn(Arc::clone(&database), health.clone(), companion.clone())
+            .map_err(EmbeddedError::Thread)?;
+        Ok(Self { running: RwLock::new(Some(Running { database, writer })), health, companion })
     }
 
     /// Runs `read` on one revision, off the async threads.
@@ -108,6 +112,29 @@ impl Backend for Embedded {
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(Revision, Opaque)>, BackendError>> {
         Box::pin(self.reading(move |tables| tables.log(after, limit)))
+    }
+
+    fn note(&self, work: Box<dyn FnOnce() + Send>) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let queue = self.with_running(|running| running.writer.queue())?;
+            queue.note(work).await
+        })
+    }
+
+    fn floor(
+        &self,
+        table: Table,
+        key: RowKey,
+    ) -> BoxFuture<'_, Result<Option<(RowKey, Opaque)>, BackendError>> {
+        Box::pin(self.reading(move |tables| tables.floor(table, &key)))
+    }
+
+    fn count(&self, table: Table) -> BoxFuture<'_, Result<u64, BackendError>> {
+        Box::pin(self.reading(move |tables| tables.count(table)))
+    }
+
+    fn attach(&self, companion: Arc<dyn Companion>) {
+        self.companion.attach(companion);
     }
 
     fn is_healthy(&self) -> bool {

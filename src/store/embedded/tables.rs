@@ -3,13 +3,15 @@
 //! ```text
 //! redb table     key                          value
 //! meta           name, UTF-8                  MAC or sealed message   (crypto/seal.rs)
-//! keys           record id, 16 bytes          sealed message
+//! keys           record id, 16 bytes          page u32, slot u16      (tree.rs)
+//! pages          page u32                     sealed message
 //! headers        record id, 16 bytes          sealed message
 //! templates      record id, 16 bytes          sealed message
 //! answers        record id, 16 bytes          sealed message
 //! idempotency    MAC, 32 bytes                sealed message
 //! consents       MAC, 32 bytes                sealed message
 //! policy         name, UTF-8                  sealed message
+//! audit          seq, u64 big endian          sealed message          (trail.rs)
 //! log            revision, u64                sealed message
 //! ```
 //! The head is the last key of `log`: there is no second counter that could disagree with it.
@@ -22,7 +24,7 @@
 
 use redb::{
     Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    TableDefinition, WriteTransaction,
+    ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 
 use super::super::backend::{
@@ -38,12 +40,14 @@ fn definition(table: Table) -> Rows {
     TableDefinition::new(match table {
         Table::Meta => "meta",
         Table::Keys => "keys",
+        Table::KeyPages => "pages",
         Table::Headers => "headers",
         Table::Templates => "templates",
         Table::Answers => "answers",
         Table::IdempotencyKeys => "idempotency",
         Table::ConsentIds => "consents",
         Table::Policy => "policy",
+        Table::Audit => "audit",
     })
 }
 
@@ -81,6 +85,22 @@ impl ReadTables {
     pub(super) fn value(&self, row: &RowId) -> Result<Option<Opaque>, redb::Error> {
         let table = self.transaction.open_table(definition(row.table))?;
         Ok(table.get(row.key.as_bytes())?.map(|value| Opaque::stored(value.value())))
+    }
+
+    pub(super) fn floor(
+        &self,
+        table: Table,
+        key: &RowKey,
+    ) -> Result<Option<(RowKey, Opaque)>, redb::Error> {
+        let table = self.transaction.open_table(definition(table))?;
+        let mut rows = table.range::<&[u8]>(..=key.as_bytes())?;
+        let Some(row) = rows.next_back() else { return Ok(None) };
+        let (key, value) = row?;
+        Ok(Some((RowKey::stored(key.value()), Opaque::stored(value.value()))))
+    }
+
+    pub(super) fn count(&self, table: Table) -> Result<u64, redb::Error> {
+        Ok(self.transaction.open_table(definition(table))?.len()?)
     }
 
     pub(super) fn page(
@@ -165,8 +185,20 @@ impl<'t> WriteTables<'t> {
         Ok(None)
     }
 
+    /// The value of a row as this transaction has it.
+    pub(super) fn value(&self, row: &RowId) -> Result<Option<Opaque>, redb::Error> {
+        let value = self.rows[row.table as usize].get(row.key.as_bytes())?;
+        Ok(value.map(|value| Opaque::stored(value.value())))
+    }
+
     fn write(&mut self, revision: Revision, changes: Changes) -> Result<(), redb::Error> {
-        for write in changes.writes {
+        self.put(changes.writes)?;
+        self.log.insert(revision.0, changes.entry.as_bytes())?;
+        Ok(())
+    }
+
+    pub(super) fn put(&mut self, writes: Vec<Write>) -> Result<(), redb::Error> {
+        for write in writes {
             match write {
                 Write::Put(row, value) => {
                     self.rows[row.table as usize].insert(row.key.as_bytes(), value.as_bytes())?;
@@ -176,7 +208,6 @@ impl<'t> WriteTables<'t> {
                 }
             }
         }
-        self.log.insert(revision.0, changes.entry.as_bytes())?;
         Ok(())
     }
 }

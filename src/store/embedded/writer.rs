@@ -2,16 +2,18 @@
 //!
 //! Batches that queue up while a commit waits for the disk are committed together in the next
 //! transaction: one sync for all of them, a revision for each. Nobody waits for a group to fill.
+//! The companion writes into the same transaction, and has its last word before anybody is told.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use redb::Database;
+use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use super::super::backend::{BackendError, Batch};
+use super::super::backend::{BackendError, Batch, Companion, CompanionFault};
 use super::tables::{WriteTables, begin_durable};
 use crate::types::Revision;
 
@@ -23,9 +25,9 @@ const GROUP_BATCHES: usize = 256;
 
 type Outcome = Result<Revision, BackendError>;
 
-struct Job {
-    batch: Batch,
-    reply: oneshot::Sender<Outcome>,
+enum Job {
+    Batch(Batch, oneshot::Sender<Outcome>),
+    Note(Box<dyn FnOnce() + Send>, oneshot::Sender<Result<(), BackendError>>),
 }
 
 /// Whether commits are still taken; once bad, bad for good.
@@ -42,15 +44,40 @@ impl Health {
     }
 }
 
+/// The companion, once there is one.
+#[derive(Clone, Default)]
+pub(super) struct Attached(Arc<RwLock<Option<Arc<dyn Companion>>>>);
+
+impl Attached {
+    pub(super) fn attach(&self, companion: Arc<dyn Companion>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(companion);
+    }
+
+    fn get(&self) -> Option<Arc<dyn Companion>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// The way to the writer.
 pub(super) struct Queue(mpsc::Sender<Job>);
 
 impl Queue {
     pub(super) async fn commit(&self, batch: Batch) -> Outcome {
+        self.send(|reply| Job::Batch(batch, reply)).await
+    }
+
+    pub(super) async fn note(&self, work: Box<dyn FnOnce() + Send>) -> Result<(), BackendError> {
+        self.send(|reply| Job::Note(work, reply)).await
+    }
+
+    async fn send<T>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Job,
+    ) -> Result<T, BackendError> {
         let (reply, outcome) = oneshot::channel();
         // Neither fails unless the writer thread is gone, and then it ended in a panic: closing
         // waits for the queue's last sender.
-        self.0.send(Job { batch, reply }).await.map_err(|_unsent| BackendError::Stopped)?;
+        self.0.send(job(reply)).await.map_err(|_unsent| BackendError::Stopped)?;
         outcome.await.unwrap_or(Err(BackendError::Stopped))
     }
 }
@@ -62,11 +89,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn spawn(database: Arc<Database>, health: Health) -> io::Result<Self> {
+    pub(super) fn spawn(
+        database: Arc<Database>,
+        health: Health,
+        companion: Attached,
+    ) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_BATCHES);
         let thread = thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write_until_closed(&database, &health, jobs))?;
+            .spawn(move || write_until_closed(&database, &health, &companion, jobs))?;
         Ok(Self { queue, thread })
     }
 
@@ -87,48 +118,104 @@ impl Writer {
     }
 }
 
-fn write_until_closed(database: &Database, health: &Health, mut jobs: mpsc::Receiver<Job>) {
+fn write_until_closed(
+    database: &Database,
+    health: &Health,
+    companion: &Attached,
+    mut jobs: mpsc::Receiver<Job>,
+) {
     while let Some(first) = jobs.blocking_recv() {
         let mut group = vec![first];
         while group.len() < GROUP_BATCHES {
             let Ok(next) = jobs.try_recv() else { break };
             group.push(next);
         }
-        commit_and_reply(database, health, group);
+        commit_and_reply(database, health, companion.get().as_deref(), group);
     }
 }
 
-fn commit_and_reply(database: &Database, health: &Health, group: Vec<Job>) {
-    let (batches, replies): (Vec<_>, Vec<_>) =
-        group.into_iter().map(|job| (job.batch, job.reply)).unzip();
-    let outcomes = if health.is_good() { commit(database, batches) } else { Ok(Vec::new()) };
-    let outcomes = outcomes.unwrap_or_else(|fault| {
-        // Before anyone is told: whoever learns of the fault finds health bad already.
-        health.stop();
-        tracing::error!(%fault, "a commit failed: the store takes no more changes");
-        Vec::new()
-    });
-    let stopped = std::iter::repeat_with(|| Err(BackendError::Stopped));
-    for (reply, outcome) in replies.into_iter().zip(outcomes.into_iter().chain(stopped)) {
-        // A caller that went away is not told; its batch is committed all the same.
-        let _nobody_listens = reply.send(outcome);
+/// What a caller waits for, with what became of its job.
+type Reply = Box<dyn FnOnce(bool) + Send>;
+
+fn commit_and_reply(
+    database: &Database,
+    health: &Health,
+    companion: Option<&dyn Companion>,
+    group: Vec<Job>,
+) {
+    let mut replies = Vec::with_capacity(group.len());
+    let done = health.is_good()
+        && match commit(database, companion, group, &mut replies) {
+            Ok(()) => true,
+            Err(fault) => {
+                // Before anyone is told: whoever learns of the fault finds health bad already.
+                health.stop();
+                let fault = &fault as &dyn std::error::Error;
+                tracing::error!(fault, "a commit failed: the store takes no more changes");
+                false
+            }
+        };
+    for reply in replies {
+        reply(done);
     }
 }
 
-/// One transaction for all batches; each is applied or refused on its own. No sync when all were
-/// refused.
-fn commit(database: &Database, batches: Vec<Batch>) -> Result<Vec<Outcome>, redb::Error> {
+/// Why a group was not committed.
+#[derive(Debug, Error)]
+enum GroupFault {
+    #[error("the database failed")]
+    Database(#[from] redb::Error),
+    #[error("what goes with every commit failed")]
+    Companion(#[from] CompanionFault),
+}
+
+/// One transaction for all jobs; each batch is applied or refused on its own. No sync when there is
+/// nothing to write. A job that gets no reply learns that the store stopped from its reply's end.
+fn commit(
+    database: &Database,
+    companion: Option<&dyn Companion>,
+    group: Vec<Job>,
+    replies: &mut Vec<Reply>,
+) -> Result<(), GroupFault> {
     let transaction = begin_durable(database)?;
     let mut tables = WriteTables::open(&transaction)?;
-    let outcomes = batches
-        .into_iter()
-        .map(|batch| tables.apply(batch))
-        .collect::<Result<Vec<_>, redb::Error>>()?;
-    drop(tables);
-    if outcomes.iter().any(Result::is_ok) {
-        transaction.commit()?;
-    } else {
-        transaction.abort()?;
+    let mut changed = false;
+    for job in group {
+        match job {
+            Job::Batch(batch, reply) => {
+                let outcome = tables.apply(batch)?;
+                changed |= outcome.is_ok();
+                replies.push(answer(reply, outcome));
+            }
+            Job::Note(work, reply) => {
+                work();
+                replies.push(answer(reply, Ok(())));
+            }
+        }
     }
-    Ok(outcomes)
+    if let Some(companion) = companion {
+        let row = |row: &_| tables.value(row).map_err(|fault| BackendError::Read(Box::new(fault)));
+        let writes = companion.complete(&row)?;
+        changed |= !writes.is_empty();
+        tables.put(writes)?;
+    }
+    drop(tables);
+    if changed {
+        transaction.commit().map_err(redb::Error::from)?;
+        companion.map_or(Ok(()), Companion::committed)?;
+    } else {
+        transaction.abort().map_err(redb::Error::from)?;
+    }
+    Ok(())
+}
+
+/// The outcome where the group was committed, else that the store stopped.
+fn answer<T: Send + 'static>(
+    reply: oneshot::Sender<Result<T, BackendError>>,
+    outcome: Result<T, BackendError>,
+) -> Reply {
+    // A caller that went away is not told; its job is done all the same.
+    Box::new(move |done| {
+        let _nobody_listens = reply.send(if done { outcome } else { Err(BackendError::Stopped) });
+    })
 }

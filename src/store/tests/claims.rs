@@ -8,8 +8,9 @@ fn answered(n: u8, revision: Revision) -> PriorAnswer {
 
 #[tokio::test]
 async fn the_same_key_finds_the_same_answer_until_the_record_is_revoked() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     assert_eq!(store.idempotent(&controller(), &key(1)).await.unwrap(), None);
     let revision = enrol(&store, 1).await.unwrap();
     enrol(&store, 2).await.unwrap();
@@ -25,8 +26,9 @@ async fn the_same_key_finds_the_same_answer_until_the_record_is_revoked() {
 
 #[tokio::test]
 async fn of_concurrent_enrolments_with_one_key_one_wins() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     let store = Arc::new(store);
     let mut tries = tokio::task::JoinSet::new();
     for n in 1..=16 {
@@ -43,8 +45,9 @@ async fn of_concurrent_enrolments_with_one_key_one_wins() {
 
 #[tokio::test]
 async fn a_consent_id_is_used_once_in_the_life_of_a_store() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     let again = StoredRecord { consent: consent(1), ..record(2) };
     let refused = store.enrol(&again, &template(2), repeat(2)).await;
@@ -60,8 +63,9 @@ async fn a_consent_id_is_used_once_in_the_life_of_a_store() {
 
 #[tokio::test]
 async fn a_refused_enrolment_leaves_nothing() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     let before = store.revision().await.unwrap();
     let twice = IdempotentWrite { key: key(1), ..repeat(2) };

@@ -100,7 +100,7 @@ async fn perform(store: &Store, model: &Model, operation: Operation) -> bool {
 /// what is found then against the model.
 async fn survives(operations: Vec<Operation>, fails_at: u32, seed: u64) {
     let mut disk = SimulatedDisk::default();
-    let mut store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+    let (cell, mut store) = create(&Arc::new(disk.open().unwrap())).await;
     disk.fail_after_syncs(fails_at);
     let mut model = Model::default();
     let mut in_doubt = model.clone();
@@ -109,7 +109,7 @@ async fn survives(operations: Vec<Operation>, fails_at: u32, seed: u64) {
         in_doubt.apply(operation);
         if matches!(operation, Operation::Restart) {
             disk = disk.after_power_cut(seed);
-            store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+            store = open(&Arc::new(disk.open().unwrap()), &cell).await.unwrap();
             disk.fail_after_syncs(fails_at);
         }
         if !perform(&store, &model, operation).await {
@@ -118,7 +118,7 @@ async fn survives(operations: Vec<Operation>, fails_at: u32, seed: u64) {
         model = in_doubt.clone();
     }
     let disk = disk.after_power_cut(seed);
-    let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+    let store = open(&Arc::new(disk.open().unwrap()), &cell).await.unwrap();
     let found = Model::seen_in(&store).await;
     assert!(found == model || found == in_doubt, "{found:?} is neither {model:?} nor {in_doubt:?}");
 }
@@ -140,7 +140,7 @@ proptest! {
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_written_any_more() {
     let disk = SimulatedDisk::default();
-    let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+    let (cell, store) = create(&Arc::new(disk.open().unwrap())).await;
     enrol(&store, 1).await.unwrap();
     assert!(store.is_healthy(), "control");
     disk.fail_after_syncs(1);
@@ -150,7 +150,7 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
         assert!(!store.is_healthy());
     }
     let again = disk.after_power_cut(0);
-    let store = open(&Arc::new(again.open().unwrap())).await.unwrap();
+    let store = open(&Arc::new(again.open().unwrap()), &cell).await.unwrap();
     let held = loaded_ids(&store).await;
     assert!(held.starts_with(&[id(1)]) && held.len() <= 2, "{held:?}");
 }
@@ -159,7 +159,7 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
 async fn a_panic_of_the_writer_stops_the_store_and_hangs_nobody() {
     let disk = SimulatedDisk::default();
     let backend = Arc::new(disk.open().unwrap());
-    let store = open(&backend).await.unwrap();
+    let (cell, store) = create(&backend).await;
     let build = Box::new(|_| panic!("on purpose"));
     let refused = backend.commit(Batch { require: vec![], build }).await;
     assert!(matches!(refused, Err(BackendError::Stopped)));
@@ -167,6 +167,6 @@ async fn a_panic_of_the_writer_stops_the_store_and_hangs_nobody() {
     assert!(matches!(refused, Err(StoreError::Backend(BackendError::Stopped))));
     store.close().await;
     assert!(!store.is_healthy());
-    let store = open(&Arc::new(disk.open().unwrap())).await.unwrap();
+    let store = open(&Arc::new(disk.open().unwrap()), &cell).await.unwrap();
     assert!(loaded_ids(&store).await.is_empty());
 }

@@ -8,8 +8,9 @@ use crate::store::embedded::disk::SimulatedDisk;
 
 #[tokio::test]
 async fn a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     for n in 1..=4 {
         enrol(&store, n).await.unwrap();
     }
@@ -18,7 +19,7 @@ async fn a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
     let revision = store.revision().await.unwrap();
     store.close().await;
 
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     let (opened, report) = load(&store).await;
     assert_eq!(opened.keys().copied().collect::<Vec<_>>(), [id(1), id(3), id(4)]);
     assert_eq!((report.loaded, report.revision), (3, revision));
@@ -31,21 +32,24 @@ async fn a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
 
 #[tokio::test]
 async fn a_copy_of_the_file_taken_while_it_is_in_use_holds_all_that_was_acknowledged() {
+    let cell = cell();
     let (directory, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     enrol(&store, 2).await.unwrap();
     revoke(&store, 1).await.unwrap();
     let file = "assent.redb";
+    let copied = cell.copy();
     std::fs::copy(directory.path().join(file), copy.path().join(file)).unwrap();
-    let (_, reopened) = open_in(copy.path()).await;
+    let (_, reopened) = open_in(copy.path(), &copied).await;
     assert_eq!(loaded_ids(&reopened).await, [id(2)]);
 }
 
 #[tokio::test]
 async fn revoking_twice_is_answered_and_changes_nothing() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     let first = revoke(&store, 1).await.unwrap();
     let second = revoke(&store, 1).await.unwrap();
@@ -54,8 +58,9 @@ async fn revoking_twice_is_answered_and_changes_nothing() {
 
 #[tokio::test]
 async fn of_concurrent_revocations_each_record_is_destroyed_by_one() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     let store = Arc::new(store);
     let all: Vec<_> = (1..=8).map(id).collect();
     for n in 1..=8 {
@@ -76,28 +81,31 @@ async fn of_concurrent_revocations_each_record_is_destroyed_by_one() {
 
 #[tokio::test]
 async fn another_root_or_model_opens_nothing() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (backend, store) = open_in(directory.path()).await;
+    let (backend, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     let backend = || Arc::clone(&backend) as Arc<dyn Backend>;
-    let wrong = Store::open(backend(), RootKey::for_tests(8), &model()).await;
+    let wrong = Store::open(backend(), Box::new(MemoryCell::new(8)), &model()).await;
     let refusal = wrong.err().unwrap();
     assert!(matches!(refusal, StoreError::WrongRoot));
     assert!(refusal.to_string().contains("this store was made with another root key"));
     let other = ModelContract::parse("model-b").unwrap();
-    let refusal = Store::open(backend(), root(), &other).await.err().unwrap().to_string();
+    let refusal =
+        Store::open(backend(), Box::new(cell.reopen()), &other).await.err().unwrap().to_string();
     assert!(refusal.contains("model-a") && refusal.contains("model-b"), "{refusal}");
     let foreign = StoredRecord { model: other, ..record(2) };
     let refused = store.enrol(&foreign, &template(2), repeat(2)).await;
     assert!(matches!(refused, Err(StoreError::OtherModel { .. })));
-    Store::open(backend(), root(), &model()).await.unwrap();
+    Store::open(backend(), Box::new(cell.reopen()), &model()).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_data_directory_is_private_and_serves_one() {
+    let cell = cell();
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("data");
-    let (_, store) = open_in(&directory).await;
+    let (_, store) = open_in(&directory, &cell).await;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&directory.join("assent.redb"))), (0o700, 0o600));
     let refusal = Embedded::open(&directory).err().unwrap();
@@ -111,8 +119,9 @@ async fn a_data_directory_is_private_and_serves_one() {
 
 #[tokio::test]
 async fn a_policy_comes_back_with_its_revision_and_its_digest_is_in_the_log() {
+    let cell = cell();
     let directory = tempfile::tempdir().unwrap();
-    let (_, store) = open_in(directory.path()).await;
+    let (_, store) = open_in(directory.path(), &cell).await;
     assert_eq!(store.policy().await.unwrap(), None);
     store.put_policy(b"first").await.unwrap();
     let revision = store.put_policy(b"second").await.unwrap();
@@ -129,7 +138,7 @@ async fn a_policy_comes_back_with_its_revision_and_its_digest_is_in_the_log() {
 async fn grouped_commits_have_dense_revisions_and_share_syncs() {
     let disk = SimulatedDisk::default();
     let backend = Arc::new(disk.open().unwrap());
-    let store = Arc::new(open(&backend).await.unwrap());
+    let store = Arc::new(create(&backend).await.1);
     let before = (store.revision().await.unwrap().0, disk.syncs());
     // All enrolments queue up behind a commit whose sealing waits until they have.
     let (release, held) = std::sync::mpsc::channel::<()>();

@@ -2,12 +2,16 @@
 
 /// Idempotency keys and consent ids.
 mod claims;
+/// The key tree: older copies, rollback, failing cells.
+mod erasure;
 /// Failing disks and power cuts, against a plain map.
 mod faults;
 /// Restarts, revocation, binding, group commit.
 mod lifecycle;
 /// Altered, swapped and missing rows; what the file shows.
 mod seals;
+/// The audit trail.
+mod trail;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +21,7 @@ use super::*;
 use crate::consent::{
     AlternativeMethod, ConsentForm, ConsentRecord, LawfulBasis, Sha256, SubjectClass,
 };
-use crate::crypto::RootKey;
+use crate::crypto::cell::MemoryCell;
 use crate::types::{
     ControllerId, Embedding, IdempotencyKey, ModelContract, NoticeId, NoticeVersion, Purpose,
     RecordId, Revision, Scope, ShortText, SubjectRef, Timestamp,
@@ -29,8 +33,8 @@ fn model() -> ModelContract {
     ModelContract::parse("model-a").unwrap()
 }
 
-fn root() -> RootKey {
-    RootKey::for_tests(7)
+fn cell() -> MemoryCell {
+    MemoryCell::new(7)
 }
 
 fn now() -> Timestamp {
@@ -101,13 +105,21 @@ fn repeat(n: u8) -> IdempotentWrite {
     }
 }
 
-async fn open(backend: &Arc<Embedded>) -> Result<Store, StoreError> {
-    Store::open(Arc::clone(backend) as Arc<dyn Backend>, root(), &model()).await
+/// A store that was never opened before.
+async fn create(backend: &Arc<Embedded>) -> (MemoryCell, Store) {
+    let cell = cell();
+    let store = open(backend, &cell).await.unwrap();
+    (cell, store)
 }
 
-async fn open_in(directory: &Path) -> (Arc<Embedded>, Store) {
+async fn open(backend: &Arc<Embedded>, cell: &MemoryCell) -> Result<Store, StoreError> {
+    let backend = Arc::clone(backend) as Arc<dyn Backend>;
+    Store::open(backend, Box::new(cell.reopen()), &model()).await
+}
+
+async fn open_in(directory: &Path, cell: &MemoryCell) -> (Arc<Embedded>, Store) {
     let backend = Arc::new(Embedded::open(directory).unwrap());
-    let store = open(&backend).await.unwrap();
+    let store = open(&backend, cell).await.unwrap();
     (backend, store)
 }
 

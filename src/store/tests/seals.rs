@@ -2,41 +2,42 @@
 
 use std::collections::HashSet;
 
-use super::super::sealing::{Keys, RecordKey};
+use super::super::sealing::RecordKey;
+use super::super::tree::{Place, page_row};
 use super::*;
 
 const WINDOW_BYTES: usize = 16;
 
 /// Two records enrolled, their rows as stored.
-async fn two_records() -> (tempfile::TempDir, Arc<Embedded>, Store) {
+async fn two_records() -> (tempfile::TempDir, Arc<Embedded>, Store, MemoryCell) {
     let directory = tempfile::tempdir().unwrap();
-    let (backend, store) = open_in(directory.path()).await;
+    let cell = cell();
+    let (backend, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     enrol(&store, 2).await.unwrap();
-    (directory, backend, store)
+    (directory, backend, store, cell)
 }
 
 #[tokio::test]
 async fn every_flipped_byte_of_a_record_quarantines_it_and_no_other() {
-    let (_directory, backend, store) = two_records().await;
-    let keys = Keys::of(&root());
-    let [key, header, template] = [
-        row(&backend, Table::Keys, 1).await,
-        row(&backend, Table::Headers, 1).await,
-        row(&backend, Table::Templates, 1).await,
-    ];
-    let opens = |key: &Opaque, header: &Opaque, template: &Opaque| {
-        keys.unwrap_record_key(id(1), key).and_then(|k| k.open(id(1), header, template)).is_ok()
+    let (_directory, backend, store, _cell) = two_records().await;
+    let place = Place::of(&row(&backend, Table::Keys, 1).await).unwrap();
+    let page = backend.read(vec![page_row(place.page)]).await.unwrap().pop().unwrap().unwrap();
+    let [header, template] =
+        [row(&backend, Table::Headers, 1).await, row(&backend, Table::Templates, 1).await];
+    let opens = |page: &Opaque, header: &Opaque, template: &Opaque| {
+        let key = store.vault.record_key(id(1), place, page);
+        key.and_then(|key| key.open(id(1), header, template)).is_ok()
     };
-    assert!(opens(&key, &header, &template), "control");
-    for flipped in every_flip(&key) {
+    assert!(opens(&page, &header, &template), "control");
+    for flipped in every_flip(&page) {
         assert!(!opens(&flipped, &header, &template));
     }
     for flipped in every_flip(&header) {
-        assert!(!opens(&key, &flipped, &template));
+        assert!(!opens(&page, &flipped, &template));
     }
     for flipped in every_flip(&template) {
-        assert!(!opens(&key, &header, &flipped));
+        assert!(!opens(&page, &header, &flipped));
     }
     let flipped = every_flip(&template).next().unwrap();
     tamper(&backend, vec![Write::Put(Table::Templates.row(id(1).into()), flipped)]).await;
@@ -132,7 +133,7 @@ async fn swapped_rows_quarantine_both_records() {
         vec![Table::Headers, Table::Templates],
         vec![Table::Keys, Table::Headers, Table::Templates],
     ] {
-        let (_directory, backend, store) = two_records().await;
+        let (_directory, backend, store, _cell) = two_records().await;
         assert_eq!(load(&store).await.1.loaded, 2, "control");
         let mut writes = Vec::new();
         for table in &tables {
@@ -147,7 +148,7 @@ async fn swapped_rows_quarantine_both_records() {
 
 #[tokio::test]
 async fn a_record_without_key_or_template_is_quarantined_and_can_be_revoked() {
-    let (_directory, backend, store) = two_records().await;
+    let (_directory, backend, store, _cell) = two_records().await;
     let missing = vec![
         Write::Remove(Table::Keys.row(id(1).into())),
         Write::Remove(Table::Templates.row(id(2).into())),
@@ -165,22 +166,22 @@ async fn a_record_without_key_or_template_is_quarantined_and_can_be_revoked() {
 
 #[tokio::test]
 async fn an_altered_log_head_or_binding_keeps_the_store_shut() {
-    let (_directory, backend, _store) = two_records().await;
-    let again = open(&backend).await;
+    let (_directory, backend, _store, cell) = two_records().await;
+    let again = open(&backend, &cell).await;
     assert!(again.is_ok(), "control");
     tamper(&backend, vec![]).await;
-    assert!(matches!(open(&backend).await, Err(StoreError::Altered { what: "log", .. })));
+    assert!(matches!(open(&backend, &cell).await, Err(StoreError::Altered { what: "log", .. })));
     let binding = Table::Meta.row(RowKey::named("store"));
     tamper(&backend, vec![Write::Put(binding.clone(), Opaque::stored(b"x"))]).await;
-    assert!(matches!(open(&backend).await, Err(StoreError::Altered { .. })));
+    assert!(matches!(open(&backend, &cell).await, Err(StoreError::Altered { .. })));
     tamper(&backend, vec![Write::Remove(binding)]).await;
-    assert!(matches!(open(&backend).await, Err(StoreError::Malformed { .. })));
+    assert!(matches!(open(&backend, &cell).await, Err(StoreError::Malformed { .. })));
 }
 
 #[tokio::test]
 async fn the_file_shows_neither_face_nor_person() {
     let directory = tempfile::tempdir().unwrap();
-    let (backend, store) = open_in(directory.path()).await;
+    let (backend, store) = open_in(directory.path(), &cell()).await;
     enrol(&store, 1).await.unwrap();
     store.put_policy(b"the policy document in plain").await.unwrap();
     let ciphertext = row(&backend, Table::Templates, 1).await;

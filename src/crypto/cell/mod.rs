@@ -1,0 +1,164 @@
+//! The root cell: where ROOT lives, and where it can be destroyed at once.
+//!
+//! ROOT seals the root node of the store's key tree and nothing else. It is replaced at every
+//! revocation, and the one before is destroyed: with it every older copy of the tree ends. Beside
+//! ROOT a cell holds the [`DeploymentKey`], which stays.
+//!
+//! # Invariants
+//! - At any instant, crashes included, a cell holds the ROOT in force; in the middle of a
+//!   replacement it holds the next one as well, and the store's epoch says which is in force.
+//! - What [`RootCell::prepare`] and [`RootCell::retire_all_but`] did is durable when they return.
+//!
+//! # Not here
+//! When ROOT is replaced, and in which order with the store's commit (`store/tree.rs`).
+
+mod file;
+#[cfg(test)]
+mod memory;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+pub use file::FileCell;
+#[cfg(test)]
+pub(crate) use memory::MemoryCell;
+
+use super::deployment::DeploymentKey;
+use super::secret::{RandomError, SecretKey};
+
+/// Which ROOT: counts its replacements, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One ROOT.
+#[derive(Debug)]
+pub struct RootKey(SecretKey);
+
+impl RootKey {
+    /// The key to seal and open the root node with.
+    #[must_use]
+    pub fn wrapping(&self) -> &SecretKey {
+        &self.0
+    }
+}
+
+/// A place that holds ROOT and can destroy it.
+pub trait RootCell: Send {
+    /// The key that stays.
+    fn deployment(&self) -> &DeploymentKey;
+
+    /// The ROOTs that are there, oldest first: one, or two where a replacement is not finished.
+    fn roots(&self) -> &[(Epoch, RootKey)];
+
+    /// Draws the ROOT of `epoch` and puts it beside the one in force; durable on return.
+    ///
+    /// # Errors
+    /// Two are there already or `epoch` is none to come, no randomness, or the place failed.
+    fn prepare(&mut self, epoch: Epoch) -> Result<(), CellError>;
+
+    /// Destroys every ROOT but that of `epoch`; durable on return. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// There is no ROOT of `epoch`, or the place failed.
+    fn retire_all_but(&mut self, epoch: Epoch) -> Result<(), CellError>;
+}
+
+/// Why a cell does not do what was asked.
+#[derive(Debug, Error)]
+pub enum CellError {
+    /// Not there.
+    #[error("no root key at {}; create one with `assent keys init`", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// `create` never overwrites.
+    #[error("{} exists already and is left as it is: a store may depend on it", path.display())]
+    Exists {
+        /// Where it was to be created.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Others may read or write it.
+    #[error(
+        "the root key {} is open to others (mode {mode:03o}); run `chmod 600 {}`",
+        path.display(), path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another process holds it.
+    #[error("another assent process uses the root key {}", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Some other file.
+    #[error("{} is not a root key file", path.display())]
+    NotARootKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Of an earlier version of this program.
+    #[error(
+        "the root key {} has the format of an earlier version, whose stores this one does not \
+         open; make a new one with `assent keys init`, and enrol anew",
+        path.display()
+    )]
+    OldFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Cut short, grown or altered.
+    #[error(
+        "the root key {} is damaged ({what}); bring back the newest intact one: an older one opens \
+         the store only if nothing was erased since",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Which part of it.
+        what: &'static str,
+    },
+    /// The disk or its permissions.
+    #[error("the root key {} cannot be read or written", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Not an epoch to come, or a replacement is under way.
+    #[error("a ROOT of epoch {epoch} cannot be prepared now")]
+    NotNext {
+        /// The epoch asked for.
+        epoch: Epoch,
+    },
+    /// No such ROOT.
+    #[error("the root cell holds no ROOT of epoch {epoch}")]
+    NoSuchEpoch {
+        /// The epoch asked for.
+        epoch: Epoch,
+    },
+    /// No randomness.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+}

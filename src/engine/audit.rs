@@ -1,0 +1,67 @@
+//! The audit trail on its way out, for auditors and witnesses.
+
+use std::sync::Arc;
+
+use futures_util::{Stream, stream};
+
+use super::Engine;
+use crate::audit::{ExportWriter, Leaf};
+use crate::store::StoreError;
+use crate::types::Timestamp;
+
+/// Where an export is.
+enum Export {
+    Begin { after: u64 },
+    Going { writer: ExportWriter<Vec<u8>>, at: u64, until: u64 },
+    Done,
+}
+
+impl Engine {
+    /// The export of the audit trail (`audit/export.rs`) behind the entry `after`, up to what is
+    /// durable now: pieces of whole lines. With `digests_only` the entries themselves stay here.
+    pub fn export_audit(
+        self: &Arc<Self>,
+        after: u64,
+        digests_only: bool,
+    ) -> impl Stream<Item = Result<Vec<u8>, StoreError>> + Send + use<> {
+        let engine = Arc::clone(self);
+        stream::try_unfold(Export::Begin { after }, move |export| {
+            let engine = Arc::clone(&engine);
+            async move { engine.export_piece(export, digests_only).await }
+        })
+    }
+
+    async fn export_piece(
+        &self,
+        export: Export,
+        digests_only: bool,
+    ) -> Result<Option<(Vec<u8>, Export)>, StoreError> {
+        let (signer, now) = (self.store.signer(), Timestamp::now());
+        match export {
+            Export::Done => Ok(None),
+            Export::Begin { after } => {
+                let until = self.store.audit_head().seq;
+                let start = self.store.audit_at(after).await?;
+                let mut writer = ExportWriter::begin(Vec::new(), signer, start, now)?;
+                let piece = std::mem::take(writer.get_mut());
+                Ok(Some((piece, Export::Going { writer, at: start.seq, until })))
+            }
+            Export::Going { mut writer, mut at, until } => {
+                let block = if at < until { self.store.audit(at).await? } else { None };
+                let Some((_, entries)) = block else {
+                    return Ok(Some((writer.end(signer, now)?, Export::Done)));
+                };
+                for entry in entries {
+                    at += 1;
+                    if digests_only {
+                        writer.leaf(Leaf::of(&entry))?;
+                    } else {
+                        writer.entry(&entry)?;
+                    }
+                }
+                let piece = std::mem::take(writer.get_mut());
+                Ok(Some((piece, Export::Going { writer, at, until })))
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Reading one record's rows, what is held, and the audit trail.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::StoreError;
+use super::backend::{Opaque, RowKey, Table};
+use super::changes::{Held, RECORD_TABLES, encoded, rows_of};
+use super::log::AuditEvent;
+use super::record::RecordFault;
+use super::sealing::RecordKey;
+use super::trail::{Block, Note};
+use super::tree::{self, Place};
+use super::typed::Store;
+use crate::audit::{Head, Leaf};
+use crate::crypto::cell::Epoch;
+use crate::types::RecordId;
+
+/// How often one record is looked at before it is called damaged.
+const LOOKS: u32 = 4;
+
+/// The audit trail.
+impl Store {
+    /// Adds an entry to the audit trail; durable on return.
+    ///
+    /// # Errors
+    /// The backend.
+    pub async fn note(&self, event: &AuditEvent<'_>) -> Result<(), StoreError> {
+        let (vault, note) = (Arc::clone(&self.vault), Note::of(encoded(event)));
+        Ok(self.backend.note(Box::new(move || vault.note(note))).await?)
+    }
+
+    /// The end of the audit trail, as the newest commit left it.
+    #[must_use]
+    pub fn audit_head(&self) -> Head {
+        self.vault.audit_head()
+    }
+
+    /// The chain's head behind entry `seq`, or behind the last one where there are fewer.
+    ///
+    /// # Errors
+    /// A block does not open, or the backend.
+    pub async fn audit_at(&self, seq: u64) -> Result<Head, StoreError> {
+        let next = RowKey::sequence(seq.saturating_add(1));
+        let Some((row, value)) = self.backend.floor(Table::Audit, next).await? else {
+            return Ok(Head::genesis(&self.keys.signer.public_key()));
+        };
+        let Block { mut before, entries } = Block::open(&self.keys.audit, &row, &value)?;
+        for entry in entries {
+            if before.seq == seq {
+                break;
+            }
+            before = before.then(&Leaf::of(&entry));
+        }
+        Ok(before)
+    }
+
+    /// Entries of the audit trail in order, beginning with the one after `after`: some that stand
+    /// together, none at the end. With them the head before the first.
+    ///
+    /// # Errors
+    /// A block does not open, or the backend.
+    pub async fn audit(&self, after: u64) -> Result<Option<(Head, Vec<Vec<u8>>)>, StoreError> {
+        let next = RowKey::sequence(after.saturating_add(1));
+        let Some((row, value)) = self.backend.floor(Table::Audit, next).await? else {
+            return Ok(None);
+        };
+        let Block { mut before, mut entries } = Block::open(&self.keys.audit, &row, &value)?;
+        let skipped = usize::try_from(after.saturating_sub(before.seq)).unwrap_or(usize::MAX);
+        if skipped >= entries.len() {
+            return Ok(None);
+        }
+        for entry in entries.drain(..skipped) {
+            before = before.then(&Leaf::of(&entry));
+        }
+        Ok(Some((before, entries)))
+    }
+
+    /// The epoch of the ROOT in force.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.vault.epoch()
+    }
+}
+
+/// Reads.
+impl Store {
+    pub(super) async fn row(
+        &self,
+        table: Table,
+        key: RowKey,
+    ) -> Result<Option<Opaque>, StoreError> {
+        Ok(self.backend.read(vec![table.row(key)]).await?.pop().flatten())
+    }
+
+    /// What `open` makes of one row of a record and the record's key; `None` when the record is
+    /// not held.
+    pub(super) async fn with_key<T>(
+        &self,
+        id: RecordId,
+        table: Table,
+        open: impl Fn(&RecordKey, &Opaque) -> Result<T, RecordFault>,
+    ) -> Result<Option<T>, StoreError> {
+        let mut looks = 0;
+        loop {
+            let rows = vec![table.row(id.into()), Table::Keys.row(id.into())];
+            let mut rows = self.backend.read(rows).await?.into_iter();
+            let (Some(row), place) = (rows.next().flatten(), rows.next().flatten()) else {
+                return Ok(None);
+            };
+            let opened = match place.as_ref().and_then(Place::of) {
+                None => Err(RecordFault::KeyMissing),
+                Some(place) => self.record_key(id, place).await?.and_then(|key| open(&key, &row)),
+            };
+            looks += 1;
+            match opened {
+                Ok(opened) => return Ok(Some(opened)),
+                // A revocation in the same page may have come between the reads.
+                Err(_) if looks < LOOKS => {}
+                Err(source) => return Err(StoreError::Record { id, source }),
+            }
+        }
+    }
+
+    async fn record_key(
+        &self,
+        id: RecordId,
+        place: Place,
+    ) -> Result<Result<RecordKey, RecordFault>, StoreError> {
+        let page = self.backend.read(vec![tree::page_row(place.page)]).await?.pop().flatten();
+        let page = page.ok_or(RecordFault::KeyMissing);
+        Ok(page.and_then(|page| self.vault.record_key(id, place, &page)))
+    }
+
+    /// Those of `records` of which any row or the key is there, each once.
+    pub(super) async fn held(&self, records: &[RecordId]) -> Result<Vec<Held>, StoreError> {
+        let mut ids = records.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let rows: Vec<_> = ids.iter().flat_map(|id| rows_of(*id)).collect();
+        let values = self.backend.read(rows.clone()).await?;
+        let found: Vec<_> = rows.into_iter().zip(values).collect();
+        let mut held = Vec::new();
+        let mut unplaced = BTreeSet::new();
+        for (id, rows) in ids.into_iter().zip(found.chunks(RECORD_TABLES.len())) {
+            let row = rows.iter().find(|(_, value)| value.is_some()).map(|(row, _)| row.clone());
+            let place = rows.iter().find(|(row, _)| row.table == Table::Keys);
+            let place = place.and_then(|(_, value)| Place::of(value.as_ref()?));
+            let place = self.confirmed(id, place).await?;
+            if row.is_some() || self.vault.is_stray(id) {
+                if place.is_none() {
+                    unplaced.insert(id);
+                }
+                held.push(Held { id, row, place });
+            }
+        }
+        if !unplaced.is_empty() {
+            self.find_places(&unplaced, &mut held).await?;
+        }
+        Ok(held)
+    }
+
+    /// The place, where the record's key does lie there. A page that does not open may hold it.
+    async fn confirmed(
+        &self,
+        id: RecordId,
+        place: Option<Place>,
+    ) -> Result<Option<Place>, StoreError> {
+        let Some(place) = place else { return Ok(None) };
+        let found = self.record_key(id, place).await?;
+        Ok((!matches!(found, Err(RecordFault::KeyMissing))).then_some(place))
+    }
+
+    /// Looks through all pages for keys whose place is not known any more.
+    async fn find_places(
+        &self,
+        unplaced: &BTreeSet<RecordId>,
+        held: &mut [Held],
+    ) -> Result<(), StoreError> {
+        self.each_page(|number, page| {
+            let Ok(page) = page else { return };
+            for (slot, id, _key) in page.iter().filter(|(_, id, _)| unplaced.contains(id)) {
+                if let Some(held) = held.iter_mut().find(|held| held.id == id) {
+                    held.place = Some(Place { page: number, slot });
+                }
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,175 @@
+//! What takes part in every commit: the key tree with the ROOT above it, and the audit trail.
+//!
+//! # Invariants
+//! - Changes of the tree are made while a batch is built and sealed before its transaction commits,
+//!   both under the backend's write lock; so they are durable together with the rows they belong
+//!   to, or the store stops.
+//! - A ROOT that a revocation replaced is destroyed before anybody learns of the revocation.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use thiserror::Error;
+
+use super::backend::{BackendError, Companion, CompanionFault, Opaque, ReadRow, Write};
+use super::record::RecordFault;
+use super::sealing::{Keys, RecordKey};
+use super::trail::{Note, Trail};
+use super::tree::{KeyTree, Page, Place};
+use crate::audit::Head;
+use crate::crypto::cell::{CellError, Epoch, RootCell};
+use crate::crypto::{OpenError, SealError};
+use crate::types::RecordId;
+
+/// The tree and the cell, shared by the store and its backend's writer.
+pub(super) struct Vault(Mutex<State>);
+
+struct State {
+    cell: Box<dyn RootCell>,
+    tree: KeyTree,
+    trail: Trail,
+    keys: Arc<Keys>,
+    /// Records whose key is in the tree and of which no row is left.
+    strays: HashSet<RecordId>,
+    /// The epoch of a ROOT that the commit under way puts in force.
+    replacing: Option<Epoch>,
+}
+
+impl Vault {
+    /// Over a cell that holds one ROOT, the one in force.
+    pub(super) fn new(
+        cell: Box<dyn RootCell>,
+        tree: KeyTree,
+        trail: Trail,
+        keys: Arc<Keys>,
+    ) -> Self {
+        Self(Mutex::new(State { cell, tree, trail, keys, strays: HashSet::new(), replacing: None }))
+    }
+
+    /// Adds a record's key to the commit in the making.
+    pub(super) fn add(&self, id: RecordId, key: RecordKey) -> Result<Place, SealError> {
+        self.state().tree.add(id, key)
+    }
+
+    /// Has a record's key destroyed with the commit in the making.
+    pub(super) fn remove(&self, id: RecordId, place: Place) {
+        let mut state = self.state();
+        state.strays.remove(&id);
+        state.tree.remove(id, place);
+    }
+
+    /// Adds an entry to the audit trail with the commit in the making.
+    pub(super) fn note(&self, note: Note) {
+        self.state().trail.append(note);
+    }
+
+    /// Signs the end of the audit trail with the commit in the making.
+    pub(super) fn checkpoint(&self) {
+        let mut state = self.state();
+        let keys = Arc::clone(&state.keys);
+        state.trail.checkpoint(&keys);
+    }
+
+    /// The end of the audit trail.
+    pub(super) fn audit_head(&self) -> Head {
+        self.state().trail.head()
+    }
+
+    /// Has ROOT replaced with the commit in the making.
+    pub(super) fn replace_root(&self) {
+        self.state().tree.replace_root();
+    }
+
+    /// Remembers a key whose record's rows are gone although nobody revoked it.
+    pub(super) fn stray(&self, id: RecordId) {
+        self.state().strays.insert(id);
+    }
+
+    pub(super) fn is_stray(&self, id: RecordId) -> bool {
+        self.state().strays.contains(&id)
+    }
+
+    /// The epoch of the ROOT in force.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.state().in_force()
+    }
+
+    pub(super) fn pages(&self) -> Vec<u32> {
+        self.state().tree.pages().collect()
+    }
+
+    pub(super) fn found(&self, number: u32, page: &Page) {
+        self.state().tree.found(number, page);
+    }
+
+    pub(super) fn open_page(&self, number: u32, row: &Opaque) -> Result<Page, OpenError> {
+        self.state().tree.open_page(number, row)
+    }
+
+    /// The key of one record out of its page's row.
+    pub(super) fn record_key(
+        &self,
+        id: RecordId,
+        place: Place,
+        row: &Opaque,
+    ) -> Result<RecordKey, RecordFault> {
+        let mut page = self.open_page(place.page, row).map_err(RecordFault::Key)?;
+        page.take(place.slot, id).ok_or(RecordFault::KeyMissing)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn in_force(&self) -> Epoch {
+        self.cell.roots().last().map_or(Epoch(0), |(epoch, _)| *epoch)
+    }
+
+    fn complete(&mut self, row: ReadRow<'_>) -> Result<Vec<Write>, VaultFault> {
+        let mut writes = self.tree.seal_pages(|id| row(id).map_err(VaultFault::Read))?;
+        if self.tree.wants_new_root() {
+            let next = Epoch(self.in_force().0 + 1);
+            self.cell.prepare(next)?;
+            self.replacing = Some(next);
+        }
+        let (epoch, root) = self.cell.roots().last().ok_or(VaultFault::NoRoot)?;
+        writes.extend(self.tree.seal_node(*epoch, root)?);
+        writes.extend(self.trail.seal(&self.keys)?);
+        Ok(writes)
+    }
+
+    fn committed(&mut self) -> Result<(), VaultFault> {
+        if let Some(epoch) = self.replacing.take() {
+            self.cell.retire_all_but(epoch)?;
+        }
+        self.tree.committed();
+        Ok(())
+    }
+}
+
+impl Companion for Vault {
+    fn complete(&self, row: ReadRow<'_>) -> Result<Vec<Write>, CompanionFault> {
+        Ok(self.state().complete(row)?)
+    }
+
+    fn committed(&self) -> Result<(), CompanionFault> {
+        Ok(self.state().committed()?)
+    }
+}
+
+/// Why the tree could not be brought into a commit.
+#[derive(Debug, Error)]
+enum VaultFault {
+    #[error("the root cell holds no ROOT")]
+    NoRoot,
+    #[error("the key tree could not be sealed")]
+    Seal(#[from] SealError),
+    #[error("a page of keys does not open")]
+    Open(#[from] OpenError),
+    #[error("a page of keys cannot be read")]
+    Read(#[source] BackendError),
+    #[error("the root cell failed")]
+    Cell(#[from] CellError),
+}
