@@ -125,8 +125,8 @@ fn keys_init(args: &KeyArgs) -> Outcome {
     crate::crypto::cell::FileCell::create(&args.path).map_err(exit::Failure::usage)?;
     say!(
         "root key written to {}\n\
-         Keep it apart from backups of the data directory: whoever has both can open every template,\n\
-         and without it nothing opens.",
+         Keep it out of all backups, on media that survive a broken disk: without it nothing opens,\n\
+         and with an old copy of it and of the data directory whatever was erased since opens again.",
         args.path.display()
     );
     Ok(Exit::Ok)

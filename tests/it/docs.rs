@@ -16,8 +16,9 @@ const CONSENT: &str = include_str!("../../docs/example-consent.toml");
 const CONFIG_PAGE: &str = include_str!("../../docs/configuration.md");
 const CONSENT_PAGE: &str = include_str!("../../docs/consent-file.md");
 /// The pages that show commands.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("README.md", README),
+    ("docs/audit.md", include_str!("../../docs/audit.md")),
     ("docs/configuration.md", CONFIG_PAGE),
     ("docs/consent-file.md", CONSENT_PAGE),
     ("docs/index.md", include_str!("../../docs/index.md")),
