@@ -35,6 +35,8 @@ def compose():
             yield f"{name}: may gain privileges"
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
+            if source.startswith("./secrets/"):
+                continue  # made by docker/dev-secrets.sh
             if source.startswith("."):
                 if not (DOCKER / source).exists():
                     yield f"{name}: {source} does not exist"
