@@ -4,9 +4,11 @@
 //! {"format":"assent/audit-export/1","public_key":hex,"start":null or checkpoint}
 //! {"seq":N,"entry":{...}}            the entry's bytes, as they are
 //! {"seq":N,"leaf":hex}               instead, where only digests are exported
-//! {"end":checkpoint}                 signed as the end of an export, which no checkpoint is
+//! {"end":checkpoint,"closing":hex}
 //! ```
 //! `start` signs the entry before the first, where the export does not begin with the chain.
+//! `closing` signs where the export begins and ends. No checkpoint of the chain is one, so an export
+//! that was cut at either end, just at a checkpoint, shows that it was cut.
 
 use std::io::{self, BufRead, Write};
 
@@ -15,7 +17,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{Checkpoint, CheckpointEntry, EXPORT_END, Head, Leaf};
-use crate::crypto::{PUBLIC_KEY_BYTES, SignatureFault, Signer};
+use crate::crypto::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignatureFault, Signer, verify};
 use crate::types::Timestamp;
 
 const FORMAT: &str = "assent/audit-export/1";
@@ -35,7 +37,7 @@ struct Header {
     start: Option<Checkpoint>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,11 +48,24 @@ struct Line<'a> {
     leaf: Option<Leaf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<Checkpoint>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closing: Option<Closing>,
+}
+
+/// A signature over where an export begins and ends.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Closing(#[serde(with = "hex::serde")] [u8; SIGNATURE_BYTES]);
+
+/// `"assent/export-end/1" | number of the entry before the first | end`, a line each.
+fn closing_statement(before: u64, end: &Checkpoint) -> String {
+    super::statement(&format!("{EXPORT_END}\n{before}"), end.head, end.at)
 }
 
 /// Writes an export.
 pub struct ExportWriter<W> {
     out: W,
+    before: u64,
     head: Head,
 }
 
@@ -60,7 +75,7 @@ impl<W: Write> ExportWriter<W> {
     /// # Errors
     /// `out` fails.
     pub fn begin(out: W, signer: &Signer, start: Head, at: Timestamp) -> io::Result<Self> {
-        let mut this = Self { out, head: start };
+        let mut this = Self { out, before: start.seq, head: start };
         let public_key = signer.public_key();
         let start = (start.seq > 0).then(|| Checkpoint::sign(signer, start, at));
         this.line(&Header { format: FORMAT.to_owned(), public_key, start })?;
@@ -74,7 +89,7 @@ impl<W: Write> ExportWriter<W> {
     pub fn entry(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.head = self.head.then(&Leaf::of(bytes));
         let entry: &RawValue = serde_json::from_slice(bytes)?;
-        self.line(&Line { seq: Some(self.head.seq), entry: Some(entry), leaf: None, end: None })
+        self.line(&Line { seq: Some(self.head.seq), entry: Some(entry), ..Line::default() })
     }
 
     /// The next entry's digest.
@@ -83,7 +98,7 @@ impl<W: Write> ExportWriter<W> {
     /// `out` fails.
     pub fn leaf(&mut self, leaf: Leaf) -> io::Result<()> {
         self.head = self.head.then(&leaf);
-        self.line(&Line { seq: Some(self.head.seq), entry: None, leaf: Some(leaf), end: None })
+        self.line(&Line { seq: Some(self.head.seq), leaf: Some(leaf), ..Line::default() })
     }
 
     /// Signs the end, and gives `out` back.
@@ -91,8 +106,9 @@ impl<W: Write> ExportWriter<W> {
     /// # Errors
     /// `out` fails.
     pub fn end(mut self, signer: &Signer, at: Timestamp) -> io::Result<W> {
-        let end = Checkpoint::stating(EXPORT_END, signer, self.head, at);
-        self.line(&Line { seq: None, entry: None, leaf: None, end: Some(end) })?;
+        let end = Checkpoint::sign(signer, self.head, at);
+        let closing = Closing(signer.sign(closing_statement(self.before, &end).as_bytes()));
+        self.line(&Line { end: Some(end), closing: Some(closing), ..Line::default() })?;
         self.out.flush()?;
         Ok(self.out)
     }
@@ -234,16 +250,16 @@ pub fn verify_export(
     while let Some((number, line)) = lines.next()? {
         let line = serde_json::from_slice(line).map_err(|fault| malformed(number, fault))?;
         match line {
-            Line { seq: Some(seq), entry: Some(entry), leaf: None, end: None } => {
+            Line { seq: Some(seq), entry: Some(entry), leaf: None, end: None, closing: None } => {
                 check.turn(seq, number)?;
                 check.entry(entry.get())?;
             }
-            Line { seq: Some(seq), entry: None, leaf: Some(leaf), end: None } => {
+            Line { seq: Some(seq), entry: None, leaf: Some(leaf), end: None, closing: None } => {
                 check.turn(seq, number)?;
                 check.leaf(&leaf)?;
             }
-            Line { seq: None, entry: None, leaf: None, end: Some(end) } => {
-                let report = check.end(&end)?;
+            Line { seq: None, entry: None, leaf: None, end: Some(end), closing: Some(closing) } => {
+                let report = check.end(&end, &closing)?;
                 return match lines.next()? {
                     Some((line, _)) => Err(VerifyError::BehindEnd { line }),
                     None => Ok(report),
@@ -311,7 +327,7 @@ impl<'w> Check<'w> {
             return Err(VerifyError::OtherKey { found, expected });
         }
         for checkpoint in witness {
-            signed(checkpoint.verify_any(&public_key), "witness's checkpoint", checkpoint.head)?;
+            signed(checkpoint.verify(&public_key), "witness's checkpoint", checkpoint.head)?;
         }
         let head = match start {
             None => Head::genesis(&public_key),
@@ -376,8 +392,11 @@ impl<'w> Check<'w> {
         Ok(())
     }
 
-    fn end(self, end: &Checkpoint) -> Result<VerifyReport, VerifyError> {
-        signed(end.verify_as(EXPORT_END, &self.public_key), "end", end.head)?;
+    fn end(self, end: &Checkpoint, closing: &Closing) -> Result<VerifyReport, VerifyError> {
+        signed(end.verify(&self.public_key), "end", end.head)?;
+        let statement = closing_statement(self.first.saturating_sub(1), end);
+        let closed = verify(&self.public_key, statement.as_bytes(), &closing.0);
+        signed(closed, "extent of the export", end.head)?;
         if end.head != self.head {
             return Err(VerifyError::EndDiffers);
         }

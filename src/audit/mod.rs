@@ -90,31 +90,14 @@ impl Checkpoint {
     /// States that the chain has this head now.
     #[must_use]
     pub fn sign(signer: &Signer, head: Head, at: Timestamp) -> Self {
-        Self::stating(CHECKPOINT, signer, head, at)
+        Self { head, at, signature: signer.sign(statement(CHECKPOINT, head, at).as_bytes()) }
     }
 
     /// # Errors
     /// Another key signed, or another statement.
     pub fn verify(&self, public_key: &[u8; PUBLIC_KEY_BYTES]) -> Result<(), SignatureFault> {
-        self.verify_as(CHECKPOINT, public_key)
-    }
-
-    /// As a checkpoint or as the end of an export: a witness keeps either.
-    fn verify_any(&self, public_key: &[u8; PUBLIC_KEY_BYTES]) -> Result<(), SignatureFault> {
-        self.verify(public_key).or_else(|_| self.verify_as(EXPORT_END, public_key))
-    }
-
-    fn stating(kind: &str, signer: &Signer, head: Head, at: Timestamp) -> Self {
-        let signature = signer.sign(statement(kind, head, at).as_bytes());
-        Self { head, at, signature }
-    }
-
-    fn verify_as(
-        &self,
-        kind: &str,
-        public_key: &[u8; PUBLIC_KEY_BYTES],
-    ) -> Result<(), SignatureFault> {
-        verify(public_key, statement(kind, self.head, self.at).as_bytes(), &self.signature)
+        let statement = statement(CHECKPOINT, self.head, self.at);
+        verify(public_key, statement.as_bytes(), &self.signature)
     }
 }
 

@@ -189,6 +189,27 @@ fn eight_attacks_are_found_in_every_trial() {
 }
 
 #[test]
+fn an_export_cut_at_a_checkpoint_at_either_end_is_found() {
+    let ours = signer(1);
+    let entries = chain(&ours, (0..ENTRIES).map(decision));
+    let all = lines(&export(&ours, &entries));
+    let signs = |line: &&String| line.contains("\"event\":\"checkpoint\"");
+    let at = all.iter().position(|line| signs(&line)).unwrap();
+    let checkpoint: serde_json::Value = serde_json::from_str(&all[at]).unwrap();
+    let mut checkpoint = checkpoint["entry"].clone();
+    checkpoint.as_object_mut().unwrap().remove("event");
+    // The front: the chain's own checkpoint as the signed start.
+    let header = all[0].replace("\"start\":null", &format!("\"start\":{checkpoint}"));
+    let front = [&[header][..], &all[at..]].concat();
+    assert!(matches!(verified(&joined(&front), &[]), Err(VerifyError::Signature { .. })));
+    // The back: the same as the end, under the closing of the whole.
+    let end: serde_json::Value = serde_json::from_str(all.last().unwrap()).unwrap();
+    let end = serde_json::json!({ "end": checkpoint, "closing": end["closing"] }).to_string();
+    let back = [&all[..at], &[end][..]].concat();
+    assert!(matches!(verified(&joined(&back), &[]), Err(VerifyError::Signature { .. })));
+}
+
+#[test]
 fn a_log_that_was_rewritten_with_its_key_is_found_by_the_witness() {
     let ours = signer(1);
     let entries = chain(&ours, (0..ENTRIES).map(decision));

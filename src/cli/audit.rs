@@ -1,7 +1,7 @@
 //! `assent audit` and `assent receipt`: what the service says it did, checked without it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -123,18 +123,19 @@ fn print_report(report: &VerifyReport, key_given: bool, witness_given: bool) {
 
 pub(super) async fn export(args: &ExportArgs, json: bool) -> Outcome {
     let client = args.connection.connect().await?;
-    let file = OpenOptions::new().write(true).create_new(true).open(&args.output);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&args.output);
     let mut file = file.map_err(|fault| unreadable(&args.output, fault))?;
-    let request = proto::ExportAuditRequest { after_seq: args.after, digests_only: false };
-    let mut pieces = client.export_audit(request).await?;
-    let (mut bytes, progress) = (0, ProgressBar::no_length());
-    while let Some(piece) = pieces.next().await? {
-        file.write_all(&piece.lines).map_err(|fault| unreadable(&args.output, fault))?;
-        bytes += piece.lines.len() as u64;
-        progress.set_position(bytes);
-    }
-    progress.finish_and_clear();
-    file.sync_all().map_err(|fault| unreadable(&args.output, fault))?;
+    let fetched = fetch(&client, args.after, &mut file).await;
+    let bytes = fetched.and_then(|bytes| {
+        // A service that stops in the middle leaves a piece that holds for nothing.
+        file.rewind().map_err(|fault| unreadable(&args.output, fault))?;
+        verify_export(BufReader::new(&file), None, &[], |_| {})
+            .map_err(|fault| refused(fault).about(&args.output))?;
+        Ok(bytes)
+    });
+    let bytes = bytes.inspect_err(|_| {
+        let _left_there = std::fs::remove_file(&args.output);
+    })?;
     if json {
         say!("{}", serde_json::json!({ "file": args.output, "bytes": bytes }));
     } else {
@@ -145,6 +146,21 @@ pub(super) async fn export(args: &ExportArgs, json: bool) -> Outcome {
         );
     }
     Ok(Exit::Ok)
+}
+
+/// The whole export, durable in `file`; its size.
+async fn fetch(client: &Client, after_seq: u64, file: &mut File) -> Result<u64, Failure> {
+    let request = proto::ExportAuditRequest { after_seq, digests_only: false };
+    let mut pieces = client.export_audit(request).await?;
+    let (mut bytes, progress) = (0, ProgressBar::no_length());
+    while let Some(piece) = pieces.next().await? {
+        file.write_all(&piece.lines).map_err(Failure::usage)?;
+        bytes += piece.lines.len() as u64;
+        progress.set_position(bytes);
+    }
+    progress.finish_and_clear();
+    file.sync_all().map_err(Failure::usage)?;
+    Ok(bytes)
 }
 
 pub(super) async fn witness(args: &WitnessArgs, json: bool) -> Outcome {

@@ -22,6 +22,8 @@
 //! everything it points to, and its repair at the next open picks by the checksums. So a revision
 //! is there whole or not at all, and once `commit` has returned it is there.
 
+use std::cell::RefCell;
+
 use redb::{
     Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
     ReadableTableMetadata, TableDefinition, WriteTransaction,
@@ -54,7 +56,10 @@ fn definition(table: Table) -> Rows {
 /// Makes all tables. The commit also proves, before anything is served, that the disk takes one.
 pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
     let transaction = begin_durable(database)?;
-    WriteTables::open(&transaction)?;
+    for table in Table::ALL {
+        transaction.open_table(definition(table))?;
+    }
+    transaction.open_table(LOG)?;
     Ok(transaction.commit()?)
 }
 
@@ -138,19 +143,38 @@ impl ReadTables {
     }
 }
 
-/// All tables, open in one write transaction.
+type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
+
+/// The tables in one write transaction, each opened when it is first asked for: a commit that only
+/// has decisions to record touches two of them.
 pub(super) struct WriteTables<'t> {
-    rows: Vec<redb::Table<'t, &'static [u8], &'static [u8]>>,
-    log: redb::Table<'t, u64, &'static [u8]>,
+    transaction: &'t WriteTransaction,
+    rows: RefCell<[Option<OpenTable<'t>>; Table::ALL.len()]>,
+    log: Option<redb::Table<'t, u64, &'static [u8]>>,
 }
 
 impl<'t> WriteTables<'t> {
-    pub(super) fn open(transaction: &'t WriteTransaction) -> Result<Self, redb::Error> {
-        let rows = Table::ALL
-            .iter()
-            .map(|table| transaction.open_table(definition(*table)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { rows, log: transaction.open_table(LOG)? })
+    pub(super) fn new(transaction: &'t WriteTransaction) -> Self {
+        Self { transaction, rows: RefCell::default(), log: None }
+    }
+
+    fn with<T>(
+        &self,
+        table: Table,
+        work: impl FnOnce(&mut OpenTable<'t>) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let place = &mut self.rows.borrow_mut()[table as usize];
+        if place.is_none() {
+            *place = Some(self.transaction.open_table(definition(table))?);
+        }
+        work(place.as_mut().expect("opened above"))
+    }
+
+    fn log(&mut self) -> Result<&mut redb::Table<'t, u64, &'static [u8]>, redb::Error> {
+        if self.log.is_none() {
+            self.log = Some(self.transaction.open_table(LOG)?);
+        }
+        Ok(self.log.as_mut().expect("opened above"))
     }
 
     /// Applies one batch as the next revision. The outer error is the storage's and dooms the
@@ -162,7 +186,7 @@ impl<'t> WriteTables<'t> {
         if let Some(refusal) = self.refusal(&batch.require)? {
             return Ok(Err(refusal));
         }
-        let revision = Revision(head_of(&self.log)?.0 + 1);
+        let revision = Revision(head_of(self.log()?)?.0 + 1);
         match (batch.build)(revision) {
             Ok(changes) => self.write(revision, changes).map(|()| Ok(revision)),
             Err(fault) => Ok(Err(fault.into())),
@@ -175,7 +199,7 @@ impl<'t> WriteTables<'t> {
                 Precondition::Absent(row) => (row, false),
                 Precondition::Present(row) => (row, true),
             };
-            let found = self.rows[row.table as usize].get(row.key.as_bytes())?.is_some();
+            let found = self.value(row)?.is_some();
             match (wanted, found) {
                 (false, true) => return Ok(Some(BackendError::Taken { table: row.table })),
                 (true, false) => return Ok(Some(BackendError::Gone { table: row.table })),
@@ -187,24 +211,29 @@ impl<'t> WriteTables<'t> {
 
     /// The value of a row as this transaction has it.
     pub(super) fn value(&self, row: &RowId) -> Result<Option<Opaque>, redb::Error> {
-        let value = self.rows[row.table as usize].get(row.key.as_bytes())?;
-        Ok(value.map(|value| Opaque::stored(value.value())))
+        self.with(row.table, |table| {
+            Ok(table.get(row.key.as_bytes())?.map(|value| Opaque::stored(value.value())))
+        })
     }
 
     fn write(&mut self, revision: Revision, changes: Changes) -> Result<(), redb::Error> {
         self.put(changes.writes)?;
-        self.log.insert(revision.0, changes.entry.as_bytes())?;
+        self.log()?.insert(revision.0, changes.entry.as_bytes())?;
         Ok(())
     }
 
-    pub(super) fn put(&mut self, writes: Vec<Write>) -> Result<(), redb::Error> {
+    pub(super) fn put(&self, writes: Vec<Write>) -> Result<(), redb::Error> {
         for write in writes {
             match write {
                 Write::Put(row, value) => {
-                    self.rows[row.table as usize].insert(row.key.as_bytes(), value.as_bytes())?;
+                    self.with(row.table, |table| {
+                        Ok(table.insert(row.key.as_bytes(), value.as_bytes()).map(drop)?)
+                    })?;
                 }
                 Write::Remove(row) => {
-                    self.rows[row.table as usize].remove(row.key.as_bytes())?;
+                    self.with(row.table, |table| {
+                        Ok(table.remove(row.key.as_bytes()).map(drop)?)
+                    })?;
                 }
             }
         }

@@ -178,7 +178,7 @@ fn commit(
     replies: &mut Vec<Reply>,
 ) -> Result<(), GroupFault> {
     let transaction = begin_durable(database)?;
-    let mut tables = WriteTables::open(&transaction)?;
+    let mut tables = WriteTables::new(&transaction);
     let mut changed = false;
     for job in group {
         match job {
