@@ -276,7 +276,7 @@ fn keys_are_made_once_and_for_their_owner_alone() {
     let path = folder.path().join("root.key");
     let key = path.to_str().unwrap();
     let printed = assent(&["keys", "init", key]).ok();
-    assert!(printed.contains("Keep it apart"), "{printed}");
+    assert!(printed.contains("Keep it out of all backups"), "{printed}");
     let made = std::fs::read(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assent(&["keys", "init", key]).says(USAGE, &[key, "exists already"]);
