@@ -5,15 +5,19 @@
 //!
 //! `ASSENT_FACES=... cargo bench --bench requests`
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
+#![expect(unsafe_code, reason = "the allocators are compared by one that is either")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use assent::config::{self, Overrides};
 use assent::crypto::cell::FileCell;
+use assent::memory::WipingAllocator;
 use assent::pipeline::fetch;
 use assent::server::{self, Running};
 use assent::service::client::{Client, Target};
@@ -35,6 +39,58 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// InsightFace Server 0.2.0, 1:N search, 16 clients, requests a second; measured on another day
 /// (ANCHORS.md), so the ratio is a guide. A comparison to show is measured side by side.
 const ANCHOR: f64 = 30.5;
+
+/// Callers while wiping is measured, and how that is spread: turns of each setting, one after the
+/// other, so that whatever else the machine does meets all of them.
+const WIPING_CALLERS: usize = 4;
+const WIPING_TURNS: usize = 12;
+const WIPING_TURN: Duration = Duration::from_secs(2);
+/// What glibc fills free memory of C and C++ with, where it is asked to.
+const PERTURBED: i32 = 0xA5;
+
+/// The program's allocator, or the system's: as [`WIPES`] says at each call. The blocks are the
+/// system's either way.
+struct EitherAllocator;
+
+#[global_allocator]
+static ALLOCATOR: EitherAllocator = EitherAllocator;
+static WIPES: AtomicBool = AtomicBool::new(true);
+
+// SAFETY: both allocators take and give blocks of `System`, so that each may free what the other
+// has allocated; the contract of each call is passed on as it is.
+unsafe impl GlobalAlloc for EitherAllocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract.
+        unsafe {
+            if WIPES.load(Ordering::Relaxed) {
+                WipingAllocator.dealloc(start, layout);
+            } else {
+                System.dealloc(start, layout);
+            }
+        }
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller keeps the contract.
+        unsafe {
+            if WIPES.load(Ordering::Relaxed) {
+                WipingAllocator.realloc(start, layout, size)
+            } else {
+                System.realloc(start, layout, size)
+            }
+        }
+    }
+}
 
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -95,7 +151,42 @@ async fn measure(running: &Running, faces: &Path) -> Fallible<()> {
     stages(&alone);
     let vectors: Vec<_> = (0..512).map(vector).collect();
     table("1:N, embeddings (no picture is looked at)", running, &vectors, None).await?;
+    wiping("1:N, JPEG photos", running, &photos).await?;
+    wiping("1:N, embeddings", running, &vectors).await
+}
+
+/// Requests a second with and without wiping what is freed, in turns.
+async fn wiping(title: &str, running: &Running, probes: &[Probe]) -> Fallible<()> {
+    const SETTINGS: [(&str, bool, i32); 3] = [
+        ("freed as it is", false, 0),
+        ("wiped", true, 0),
+        ("wiped, and M_PERTURB", true, PERTURBED),
+    ];
+    let probes: Arc<[Probe]> = probes.into();
+    let mut rates = [const { Vec::new() }; SETTINGS.len()];
+    for _ in 0..WIPING_TURNS {
+        for ((_, wipes, perturb), rates) in SETTINGS.iter().zip(&mut rates) {
+            WIPES.store(*wipes, Ordering::Relaxed);
+            // SAFETY: the call sets one number of the C heap.
+            unsafe { libc::mallopt(libc::M_PERTURB, *perturb) };
+            let begun = Instant::now();
+            let samples = play(running, &probes, WIPING_CALLERS, WIPING_TURN).await?;
+            rates.push(per_second(samples.len(), begun.elapsed()));
+        }
+    }
+    println!("\n{title}, {WIPING_CALLERS} callers, {WIPING_TURNS} turns of {WIPING_TURN:?}");
+    println!("  memory                   per second, median   against the first, turn by turn");
+    for ((name, ..), of) in SETTINGS.iter().zip(&rates) {
+        let ratios = of.iter().zip(&rates[0]).map(|(rate, first)| rate / first);
+        println!("  {name:<24} {:>18.1}   {:>8.4}", median(of.clone()), median(ratios.collect()));
+    }
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    values.get(half).map_or(0.0, |upper| f64::midpoint(values[(values.len() - 1) / 2], *upper))
 }
 
 /// The photos of each person, in order.

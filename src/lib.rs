@@ -9,6 +9,7 @@ pub mod consent;
 pub mod crypto;
 pub mod engine;
 pub mod index;
+pub mod memory;
 pub mod pipeline;
 pub mod server;
 pub mod service;

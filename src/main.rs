@@ -3,7 +3,11 @@
 use std::process::ExitCode;
 
 use assent::cli::{Cli, Exit, run};
+use assent::memory::WipingAllocator;
 use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {

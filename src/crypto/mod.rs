@@ -9,7 +9,8 @@
 //! # Invariants
 //! - Key bytes leave this module only into a zeroised buffer that the caller seals: otherwise a key
 //!   is used, derived from, or wrapped.
-//! - Every key is zeroised when dropped, and none can be printed.
+//! - Every key lies in memory set apart for keys ([`secret_memory_kind`]), is zeroised when dropped,
+//!   and cannot be printed.
 //! - A nonce is drawn inside [`seal`], for one message, from the system's generator.
 //!
 //! # Limits
@@ -26,6 +27,7 @@ mod deployment;
 mod digest;
 mod seal;
 mod secret;
+mod secret_memory;
 mod sign;
 
 pub use deployment::{DeploymentKey, DeploymentUse};
@@ -34,4 +36,5 @@ pub use seal::{
     OpenError, SEAL_OVERHEAD_BYTES, SealError, Sealed, open, seal, unwrap_key, wrap_key,
 };
 pub use secret::{RandomError, SecretKey};
+pub use secret_memory::{SecretMemoryKind, secret_memory_kind};
 pub use sign::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignatureFault, Signer, verify};

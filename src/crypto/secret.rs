@@ -3,15 +3,16 @@
 use hkdf::Hkdf;
 use sha2::Sha256;
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::digest::length_prefix;
+use super::secret_memory::Slot;
 
 /// Size of every symmetric key, bytes.
 pub(super) const KEY_BYTES: usize = 32;
 
-/// A 256-bit secret. Zeroised on drop, never printed, never copied: it sits on the heap so that
-/// moving it moves a pointer and leaves no second copy on the stack.
+/// A 256-bit secret. Zeroised on drop, never printed, never copied: it lies in memory set apart for
+/// keys, so that moving it moves a pointer and leaves no second copy on the stack.
 ///
 /// ```
 /// use assent::crypto::{SecretKey, open, seal};
@@ -21,7 +22,7 @@ pub(super) const KEY_BYTES: usize = 32;
 /// assert_eq!(&opened[..], b"words");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct SecretKey(Box<[u8; KEY_BYTES]>);
+pub struct SecretKey(Slot);
 
 impl SecretKey {
     /// A fresh key from the system's generator.
@@ -63,7 +64,7 @@ impl SecretKey {
     }
 
     pub(super) fn zero() -> Self {
-        Self(Box::new([0; KEY_BYTES]))
+        Self(Slot::zero())
     }
 
     /// From bytes that the caller zeroises; `None` when they are not a key's length.
@@ -83,12 +84,7 @@ impl SecretKey {
     }
 }
 
-impl Drop for SecretKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
+// Its slot zeroises itself.
 impl ZeroizeOnDrop for SecretKey {}
 
 impl std::fmt::Debug for SecretKey {

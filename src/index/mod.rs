@@ -60,6 +60,7 @@ mod arena;
 mod care;
 mod catalogue;
 mod error;
+mod forms;
 mod found;
 mod gather;
 mod graph;
@@ -100,6 +101,8 @@ use crate::types::{ConsentId, ControllerId, Embedding, RecordId, SlotId, Subject
 
 pub use self::care::Care;
 pub use self::error::IndexError;
+#[doc(hidden)]
+pub use self::forms::{Form, forms};
 pub use self::found::{Candidate, Found, Match, NewTemplate, Query};
 pub use self::kernel::Kernel;
 pub use self::planner::{GraphOutlook, Plan, PlanSetting, Recall, TARGET_RECALL, Way};

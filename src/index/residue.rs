@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use zeroize::Zeroizing;
 
+use super::forms::forms_under;
 use super::testkit::{PLANS, Random, grant, is_forced, now, planned, quantiser, search, template};
 use super::{Index, PlanSetting, RestoredRow};
 use crate::types::Embedding;
@@ -30,21 +31,9 @@ struct Traces {
 impl Traces {
     fn of(face: &Embedding) -> Self {
         let mut traces = Self { windows: HashSet::new(), likely: vec![false; 1 << 16] };
-        let quantiser = quantiser(WIDTH);
-        let row = quantiser.row(face);
-        traces.add(&bytes_of(face.expose()));
-        traces.add(&bytes_of(&quantiser.rotated(face)));
-        traces.add(&bytes_of(&quantiser.vector(row.codes(), row.scale())));
-        let mut signed = Zeroizing::new(row.codes().to_vec());
-        for code in signed.iter_mut() {
-            *code ^= 0x80;
+        for (_, form) in forms_under(&quantiser(WIDTH), face) {
+            traces.add(&form);
         }
-        for codes in [row.codes(), &signed] {
-            traces.add(codes);
-            traces.add(&widened(codes, 0));
-        }
-        traces.add(&widened(&signed, 0xFF));
-        traces.add(row.sketch());
         traces
     }
 
@@ -99,23 +88,6 @@ impl Traces {
 
 fn low(window: u128) -> usize {
     usize::from(u16::from_le_bytes([window.to_le_bytes()[0], window.to_le_bytes()[1]]))
-}
-
-/// In a buffer of its own, wiped afterwards: the search must not find what it looks for by.
-fn bytes_of(values: &[f32]) -> Zeroizing<Vec<u8>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size_of_val(values)));
-    for value in values {
-        bytes.extend_from_slice(&value.to_le_bytes());
-    }
-    bytes
-}
-
-/// Codes as kernels widen them to 16 bits; `sign` is the upper byte of negative ones.
-fn widened(codes: &[u8], sign: u8) -> Zeroizing<Vec<u8>> {
-    let wide = |code: &u8| [*code, if code & 0x80 == 0 { 0 } else { sign }];
-    let mut bytes = Zeroizing::new(Vec::with_capacity(2 * codes.len()));
-    bytes.extend(codes.iter().flat_map(wide));
-    bytes
 }
 
 fn mappings() -> Vec<(u64, u64)> {

@@ -16,8 +16,8 @@
 //! - The number of frames in the pipeline is bounded; one too many is refused at once.
 //!
 //! # Not here
-//! What the decoding libraries leave on the heap, and the arithmetic of one inference inside the
-//! runtime until the next one, are outside of our reach.
+//! What the decoding libraries free, which the program's allocator wipes (`memory`). The arithmetic
+//! of one inference inside the runtime until the next one is outside of our reach.
 
 mod align;
 mod choice;

@@ -24,8 +24,10 @@ use super::job::{
     Caller, CropJob, Embedded, FaceDemands, FrameJob, PipelineError, Ticket, Unwanted,
 };
 
-/// How long a worker waits without work before it overwrites what its sessions still hold.
-const QUIET: Duration = Duration::from_millis(200);
+/// How long a worker waits without work before it overwrites what its sessions still hold. Short,
+/// because of what was promised about memory after an answer; not none, because a gate that sends
+/// one frame after the other would wait for the overwriting.
+const QUIET: Duration = Duration::from_millis(20);
 
 /// What a worker is to do.
 pub(super) enum Work {
@@ -145,6 +147,8 @@ impl Queue {
     /// Waits for work. `scrub` asks to be told when none comes for a while.
     pub(super) fn take(&self, scrub: bool) -> Work {
         let mut state = self.state();
+        // From the first wait on: that others were woken for work of theirs puts nothing off.
+        let quiet_at = Instant::now() + QUIET;
         loop {
             if state.closed.is_some() {
                 return Work::End;
@@ -153,16 +157,16 @@ impl Queue {
             if let Some(work) = state.next(&self.batch_sizes) {
                 return work;
             }
-            if scrub {
-                let (guard, wait) =
-                    self.work.wait_timeout(state, QUIET).unwrap_or_else(PoisonError::into_inner);
-                if wait.timed_out() && guard.is_idle() {
-                    return Work::Scrub;
-                }
-                state = guard;
-            } else {
+            if !scrub {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
+            let left = quiet_at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Work::Scrub;
+            }
+            (state, _) =
+                self.work.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -210,10 +214,6 @@ impl From<Closed> for PipelineError {
 }
 
 impl State {
-    fn is_idle(&self) -> bool {
-        self.frames.is_empty() && self.crops.is_empty() && self.closed.is_none()
-    }
-
     fn next(&mut self, batch_sizes: &[usize]) -> Option<Work> {
         let full = batch_sizes.last().copied().unwrap_or(1);
         let turn = self.crops.len() >= full || self.frames_before_crops >= full;

@@ -45,6 +45,19 @@ pub(super) fn wipe<T: Copy + Default>(values: &mut [T]) {
     zeroize::optimization_barrier(values);
 }
 
+/// Bytes of its stack that a worker overwrites: more than decoding and inference take.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Overwrites what functions that have returned left on this thread's stack: a decoder keeps its
+/// tables and the block of pixels at hand there.
+#[inline(never)]
+#[expect(clippy::large_stack_arrays, reason = "the stack is what is overwritten")]
+pub(super) fn wipe_stack() {
+    let below = [0_u8; STACK_BYTES];
+    // In use, as far as the compiler knows; so it must be there and be written.
+    zeroize::optimization_barrier(&below);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

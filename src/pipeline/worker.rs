@@ -16,6 +16,7 @@ use super::job::{AlignedFace, Caller, CropJob, Embedded, FrameJob, PipelineError
 use super::queue::{Closed, Queue, Work};
 use super::runtime::InferenceError;
 use super::stages::{StageError, Stages};
+use super::wiped::wipe_stack;
 use crate::types::Embedding;
 
 /// Starts a worker thread.
@@ -61,7 +62,9 @@ impl<S: Stages> Worker<'_, S> {
 
     fn scrub(&mut self) -> Result<(), InferenceError> {
         self.dirty = false;
-        self.stages.scrub()
+        self.stages.scrub()?;
+        wipe_stack();
+        Ok(())
     }
 
     fn face(&mut self, job: FrameJob) -> Result<(), InferenceError> {

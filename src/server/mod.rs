@@ -25,6 +25,7 @@ pub use logging::init_logging;
 
 use crate::config::{Security, Settings};
 use crate::crypto::cell::{CellError, FileCell, RootCell};
+use crate::crypto::{SecretMemoryKind, secret_memory_kind};
 use crate::engine::{Engine, EngineParts, OpenError};
 use crate::index::{Index, IndexError, RotationKey};
 use crate::pipeline::{Pipeline, StartError};
@@ -151,8 +152,12 @@ fn log_ready(engine: &Engine) {
         contract = %status.pack.contract,
         templates = status.index.live,
         profile = %engine.profile().name,
+        keys = %secret_memory_kind(),
         "serving"
     );
+    if secret_memory_kind() == SecretMemoryKind::Plain {
+        tracing::warn!("keys are not locked in memory and may reach swap: raise `ulimit -l`");
+    }
     if !status.index.arena_locked {
         tracing::warn!(
             locked = status.index.locked_bytes,

@@ -2,6 +2,7 @@
 //! a byte of its body is read.
 //!
 //! # Invariants
+//! - A body that is read leaves nothing in the connection's buffer ([`moved_out`]).
 //! - Whoever may not call is refused here; what such a caller sends is never buffered.
 //! - A unary call has a deadline from its first byte on: the caller's, or the default. Streams live
 //!   as long as they are used; their items have deadlines of their own.
@@ -23,6 +24,7 @@ use super::admission;
 use super::caller::Caller;
 use super::fault::Fault;
 use super::shared::{Shared, refused};
+use super::wiped_body::moved_out;
 
 /// How long before the caller's deadline a handler gives up.
 const HEAD_START: Duration = Duration::from_millis(5);
@@ -87,7 +89,7 @@ where
         let deadline = Instant::now() + patience.saturating_sub(HEAD_START);
         request.extensions_mut().insert(Admitted { rpc, caller, deadline });
         let late = (asked.is_some() || !is_stream(rpc)).then(|| tokio::time::sleep(patience));
-        let answer = self.service.call(request);
+        let answer = self.service.call(request.map(moved_out));
         Box::pin(async move {
             let Some(late) = late else { return answer.await };
             tokio::select! {

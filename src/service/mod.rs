@@ -26,6 +26,7 @@ mod operator;
 mod serving;
 mod shared;
 mod to_wire;
+mod wiped_body;
 
 /// The generated messages, clients and servers of package assent.v1.
 #[allow(

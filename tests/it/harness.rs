@@ -303,9 +303,14 @@ impl Process {
 
     /// The same, with further arguments.
     pub(crate) fn spawn_with(place: &Place, arguments: &[&str]) -> Self {
+        Self::spawn_on(place, Provider::Cpu, arguments)
+    }
+
+    /// The same, with what computes.
+    pub(crate) fn spawn_on(place: &Place, provider: Provider, arguments: &[&str]) -> Self {
         let address = free_address();
         let child = Command::new(env!("CARGO_BIN_EXE_assent"))
-            .args(["serve", "--plaintext", "--no-metrics", "--provider", "cpu"])
+            .args(["serve", "--plaintext", "--no-metrics", "--provider", provider.name()])
             .args(["--listen", &address.to_string()])
             .arg("--data-dir")
             .arg(place.data())

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each module, its rank, and the modules that it may name. Those are all of a lower rank.
-const TABLE: [(&str, u8, &[&str]); 13] = [
+const TABLE: [(&str, u8, &[&str]); 14] = [
+    ("memory", 0, &[]),
     ("types", 0, &[]),
     ("consent", 1, &["types"]),
     ("crypto", 1, &["types"]),

@@ -8,6 +8,7 @@ mod audit; // what the service says it did, checked without it; old copies of it
 mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
 mod expiry; // ten thousand consents that end at the same instant
+mod forensics; // what a face leaves in memory and files of the process: nothing
 mod harness; // services in this process and as child processes, clients, requests, faces
 mod hostile; // picture bombs, floods, late and abandoned requests
 mod kills; // kill -9 during enrolment and revocation, a hundred times each

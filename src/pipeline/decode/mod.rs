@@ -7,7 +7,8 @@
 //!   caught here and is a malformed picture like any other.
 //!
 //! # Not here
-//! What the decoding libraries keep on their own heap (rows, coefficients) is freed, not zeroised.
+//! Wiping what the decoding libraries keep for themselves: rows and coefficients on the heap by the
+//! program's allocator when they are freed, tables and blocks on the stack by the worker's scrub.
 
 mod jpeg;
 mod orientation;
