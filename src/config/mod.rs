@@ -12,17 +12,22 @@ mod raw;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use raw::RawTls;
-pub use raw::{LogFormat, LogSettings, Overrides, RawConfig};
+pub use raw::{LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions};
 
 use crate::consent::{Profile, UnknownProfile};
+use crate::engine::SnapshotSettings;
 use crate::index::{GraphSettings, IndexOptions, PlanSetting};
 use crate::pipeline::PipelineSettings;
 use crate::service::{CallerRule, CallerRuleFault, Callers, TlsMaterial};
 use crate::types::Limits;
+
+/// The snapshot in the data directory.
+const SNAPSHOT_NAME: &str = "snapshot";
 
 /// How callers reach the service and prove who they are.
 pub enum Security {
@@ -52,10 +57,21 @@ pub struct Settings {
     pub pipeline: PipelineSettings,
     /// The index.
     pub index: IndexOptions,
+    /// Snapshots of the index; `None` for none.
+    pub snapshots: Option<Snapshots>,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
     pub log: LogSettings,
+}
+
+/// Where, how fast and how often the index is kept in a snapshot.
+#[derive(Debug, Clone)]
+pub struct Snapshots {
+    /// Where and how fast.
+    pub settings: SnapshotSettings,
+    /// From one to the next.
+    pub every: Duration,
 }
 
 /// Settings that cannot work.
@@ -114,6 +130,16 @@ pub enum ConfigError {
         value: usize,
         /// What is allowed.
         allowed: RangeInclusive<usize>,
+    },
+    /// A property of snapshots that makes no sense.
+    #[error("snapshot.{field}: {value} is not from {} to {}", allowed.start(), allowed.end())]
+    Snapshot {
+        /// The setting.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// What is allowed.
+        allowed: RangeInclusive<u64>,
     },
     /// Searches are to take a graph that is not kept.
     #[error("index.plan: \"graph\" needs index.graph = true")]
@@ -176,6 +202,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     pipeline.queue = raw.limits.requests_in_flight * raw.limits.frames_per_enrolment;
     check_pipeline(&pipeline)?;
     check_index(&raw.index)?;
+    let snapshots = snapshots(raw.snapshot, &raw.data_dir)?;
     Ok(Settings {
         profile,
         data_dir: raw.data_dir,
@@ -186,6 +213,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         callers,
         pipeline,
         index: raw.index,
+        snapshots,
         limits: raw.limits,
         log: raw.log,
     })
@@ -256,6 +284,22 @@ fn check_index(index: &IndexOptions) -> Result<(), ConfigError> {
         return Err(ConfigError::PlanWithoutGraph);
     }
     Ok(())
+}
+
+fn snapshots(raw: SnapshotOptions, data_dir: &Path) -> Result<Option<Snapshots>, ConfigError> {
+    let SnapshotOptions { every_s, rows_per_second } = raw;
+    let bounds: [(&'static str, u64, RangeInclusive<u64>); 2] = [
+        ("every_s", every_s, 0..=86_400),
+        ("rows_per_second", rows_per_second.into(), 100..=100_000_000),
+    ];
+    if let Some((field, value, allowed)) =
+        bounds.into_iter().find(|(_, value, allowed)| !allowed.contains(value))
+    {
+        return Err(ConfigError::Snapshot { field, value, allowed });
+    }
+    let settings = SnapshotSettings { path: data_dir.join(SNAPSHOT_NAME), rows_per_second };
+    let every = Duration::from_secs(every_s);
+    Ok((every_s > 0).then_some(Snapshots { settings, every }))
 }
 
 fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {

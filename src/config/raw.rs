@@ -35,6 +35,8 @@ pub struct RawConfig {
     pub pipeline: PipelineSettings,
     /// The index.
     pub index: IndexOptions,
+    /// Snapshots of the index.
+    pub snapshot: SnapshotOptions,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
@@ -52,6 +54,7 @@ impl Default for RawConfig {
             callers: Vec::new(),
             pipeline: PipelineSettings::default(),
             index: IndexOptions::default(),
+            snapshot: SnapshotOptions::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
         }
@@ -90,6 +93,22 @@ pub struct RawTls {
     pub key: PathBuf,
     /// PEM of the authorities that sign callers' certificates.
     pub client_ca: PathBuf,
+}
+
+/// `[snapshot]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SnapshotOptions {
+    /// Seconds between two; 0: none is written or read.
+    pub every_s: u64,
+    /// Most rows written in a second.
+    pub rows_per_second: u32,
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self { every_s: 900, rows_per_second: 50_000 }
+    }
 }
 
 /// `[log]`.

@@ -35,6 +35,6 @@ pub use digest::{DIGEST_BYTES, mac, sha256};
 pub use seal::{
     OpenError, SEAL_OVERHEAD_BYTES, SealError, Sealed, open, seal, unwrap_key, wrap_key,
 };
-pub use secret::{RandomError, SecretKey};
+pub use secret::{RandomError, SecretKey, random_bytes};
 pub use secret_memory::{SecretMemoryKind, secret_memory_kind};
 pub use sign::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignatureFault, Signer, verify};

@@ -12,7 +12,7 @@ use aes_gcm_siv::{Aes256GcmSiv, KeyInit};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::secret::{RandomError, SecretKey};
+use super::secret::{RandomError, SecretKey, random_bytes};
 
 const VERSION: u8 = 1;
 const VERSION_BYTES: usize = 1;
@@ -29,9 +29,7 @@ struct Nonce([u8; NONCE_BYTES]);
 
 impl Nonce {
     fn random() -> Result<Self, RandomError> {
-        let mut bytes = [0; NONCE_BYTES];
-        getrandom::fill(&mut bytes).map_err(RandomError)?;
-        Ok(Self(bytes))
+        random_bytes().map(Self)
     }
 }
 

@@ -93,6 +93,16 @@ impl std::fmt::Debug for SecretKey {
     }
 }
 
+/// Bytes from the system's generator that are no secret.
+///
+/// # Errors
+/// The system has no randomness to give.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], RandomError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(RandomError)?;
+    Ok(bytes)
+}
+
 /// The system's random number generator failed.
 #[derive(Debug, Clone, Copy, Error)]
 #[error("the system's random number generator failed: {0}")]

@@ -15,10 +15,12 @@ mod enrol;
 mod policy;
 mod receipt;
 mod revoke;
+mod snapshot;
 mod status;
 mod verify;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use thiserror::Error;
@@ -30,11 +32,13 @@ pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
+pub use snapshot::{SnapshotError, SnapshotSettings, SnapshotWritten};
 pub use status::{EngineStatus, GatePlan, Held};
 pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
+use self::snapshot::Loaded;
 use crate::consent::{Calibration, Profile};
-use crate::index::{Care, Index, IndexError};
+use crate::index::{Care, Index, IndexError, SavedLinks};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
 use crate::types::{EmbeddingError, Limits, ModelContract, RecordId, Revision, Timestamp};
@@ -68,6 +72,10 @@ pub struct Engine {
     /// The newest revision that this process has applied.
     revision: AtomicU64,
     quarantined: Mutex<Vec<RecordId>>,
+    /// Whether every record was opened since the start.
+    scrubbed: AtomicBool,
+    /// The graph's links out of the snapshot, until they are looked at.
+    links: Mutex<Option<SavedLinks>>,
     /// Records that are dead in the index and whose revocation the store has not confirmed.
     limbo: Mutex<revoke::Limbo>,
     /// Enrolments between commit and index.
@@ -76,6 +84,8 @@ pub struct Engine {
     duplicate_check: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
     started_at: Timestamp,
+    /// The revision of the snapshot that the index came from.
+    started_from: Option<Revision>,
 }
 
 /// What an engine is made of.
@@ -90,6 +100,8 @@ pub struct EngineParts {
     pub index: Index,
     /// The warm pipeline.
     pub pipeline: Pipeline,
+    /// Where a snapshot may lie to start from.
+    pub snapshot: Option<PathBuf>,
 }
 
 /// Why an engine could not start.
@@ -116,40 +128,40 @@ impl Engine {
     /// A store, policy, calibration or index that is not usable. One bad record is quarantined
     /// and counted, not fatal.
     pub async fn open(parts: EngineParts) -> Result<Arc<Self>, OpenError> {
-        let EngineParts { profile, limits, store, index, pipeline } = parts;
+        let EngineParts { profile, limits, store, index, pipeline, snapshot } = parts;
         let calibration = calibration(&pipeline)?;
         let standing = policy::stored(&store, profile, &calibration).await?;
-        let mut refused = None;
-        let report = store
-            .load(|opened| {
-                if let Err(fault) = index_opened(&index, &opened) {
-                    refused.get_or_insert(fault);
-                }
-            })
-            .await?;
-        if let Some(fault) = refused {
-            return Err(fault.into());
-        }
+        let index = Arc::new(index);
+        let Loaded { report, restored, links, revision: started_from } =
+            snapshot::load(&store, &index, snapshot.as_deref()).await?;
         let quarantined: Vec<RecordId> = report.quarantined.iter().map(|(id, _)| *id).collect();
         for (record, reason) in &report.quarantined {
             tracing::warn!(%record, %reason, "record quarantined");
         }
-        tracing::info!(templates = report.loaded, revision = %report.revision, "index built");
+        tracing::info!(
+            templates = restored + report.loaded,
+            opened = report.loaded,
+            revision = %report.revision,
+            "index built"
+        );
         Ok(Arc::new(Self {
             limits,
             calibration,
             policy: RwLock::new(Arc::new(standing)),
             applying: tokio::sync::Mutex::new(()),
             store,
-            index: Arc::new(index),
+            index,
             pipeline,
             revision: AtomicU64::new(report.revision.0),
             quarantined: Mutex::new(quarantined),
+            scrubbed: AtomicBool::new(restored == 0),
+            links: Mutex::new(links),
             limbo: Mutex::default(),
             arriving: Arc::default(),
             duplicate_check: tokio::sync::Mutex::new(()),
             tasks: TaskTracker::new(),
             started_at: Timestamp::now(),
+            started_from,
         }))
     }
 
@@ -178,7 +190,13 @@ impl Engine {
     /// A poisoned index.
     pub async fn care_for_index(&self) -> Result<Care, IndexError> {
         let index = Arc::clone(&self.index);
-        let care = move || index.care(CARE_THREADS);
+        let links = self.links.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let care = move || {
+            if let Some(links) = links {
+                index.relink(&links, CARE_THREADS)?;
+            }
+            index.care(CARE_THREADS)
+        };
         tokio::task::spawn_blocking(care).await.unwrap_or(Err(IndexError::Poisoned))
     }
 

@@ -11,6 +11,7 @@
 mod harden;
 mod housekeeping;
 mod logging;
+mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,6 +87,7 @@ pub struct Running {
     stop: CancellationToken,
     housekeeping: JoinHandle<()>,
     index_care: JoinHandle<()>,
+    upkeep: JoinHandle<()>,
 }
 
 /// Binds, opens and begins to serve; returns when health says SERVING.
@@ -110,6 +112,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
     let shared = Shared::new(callers.clone(), limits);
     let serving = Arc::new(Serving::start(listener, &shared, limits, tls).await?);
     tracing::info!(%address, tls = tls.is_some(), "listening; loading models and store");
+    let snapshots = settings.snapshots.clone();
     let engine = match open(cell, settings).await {
         Ok(engine) => engine,
         Err(fault) => {
@@ -128,18 +131,20 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
         stop.clone(),
     ));
     let index_care = tokio::spawn(housekeeping::care(Arc::clone(&engine), stop.clone()));
-    Ok(Running { address, engine, shared, serving, stop, housekeeping, index_care })
+    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&engine), snapshots, stop.clone()));
+    Ok(Running { address, engine, shared, serving, stop, housekeeping, index_care, upkeep })
 }
 
 /// Everything behind the port.
 async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, pipeline, index, limits, .. } = settings;
+    let Settings { profile, data_dir, pipeline, index, snapshots, limits, .. } = settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     let backend = Arc::new(Embedded::open(&data_dir)?);
     let store = Store::open(backend, cell, pipeline.contract()).await?;
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
-    Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline }).await?)
+    let snapshot = snapshots.map(|snapshots| snapshots.settings.path);
+    Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline, snapshot }).await?)
 }
 
 fn log_ready(engine: &Engine) {
@@ -192,7 +197,7 @@ impl Running {
     pub async fn stop(self) {
         self.shared.enter(Phase::Draining);
         self.stop.cancel();
-        for task in [self.housekeeping, self.index_care] {
+        for task in [self.housekeeping, self.index_care, self.upkeep] {
             if let Err(fault) = task.await {
                 tracing::error!(%fault, "housekeeping failed");
             }

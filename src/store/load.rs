@@ -4,6 +4,7 @@
 //! taken away is noticed, and rows that no key belongs to are.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tokio::task::spawn_blocking;
@@ -12,6 +13,7 @@ use super::StoreError;
 use super::backend::{Opaque, Table};
 use super::record::{OpenedRecord, RecordFault};
 use super::sealing::RecordKey;
+use super::snapshot::KeyRing;
 use super::tree::{self, Page, Place};
 use super::typed::Store;
 use crate::types::{ModelContract, RecordId, Revision};
@@ -19,6 +21,10 @@ use crate::types::{ModelContract, RecordId, Revision};
 /// Pages of keys whose records are opened at once: bounds the sealed rows and the templates in
 /// memory beside the index.
 const PAGES_AT_ONCE: usize = 4;
+/// Keys whose records are opened at once, where they come from no page in particular.
+const KEYS_AT_ONCE: usize = 1_024;
+/// How often a record that does not open is looked at before it is called damaged.
+const LOOKS: u32 = 3;
 /// Rows of a table that are looked at together.
 const ROWS_AT_ONCE: usize = 4096;
 
@@ -39,12 +45,20 @@ pub struct LoadReport {
     pub revision: Revision,
 }
 
+impl LoadReport {
+    fn at(revision: Revision) -> Self {
+        Self { loaded: 0, quarantined: vec![], misnamed: 0, revision }
+    }
+}
+
 /// The sealed rows of one record, and its key.
 struct SealedRecord {
     id: RecordId,
     key: RecordKey,
     /// Whether the record's own row says where its key lies.
     is_placed: bool,
+    /// Nothing is left but the key, which its revocation has to find.
+    has_no_row: bool,
     header: Option<Opaque>,
     template: Option<Opaque>,
 }
@@ -59,23 +73,92 @@ impl Store {
         &self,
         mut each: impl FnMut(OpenedRecord) + Send,
     ) -> Result<LoadReport, StoreError> {
-        let revision = self.revision().await?;
-        let mut report = LoadReport { loaded: 0, quarantined: vec![], misnamed: 0, revision };
+        let mut report = LoadReport::at(self.revision().await?);
         let mut seen = 0;
         for numbers in self.vault.pages().chunks(PAGES_AT_ONCE) {
             let keys = self.keys_of(numbers).await?;
             seen += keys.len() as u64;
-            let records = self.rows_of_keys(keys).await?;
-            for (id, opened) in self.open_all(records).await? {
-                match opened {
-                    Ok(record) => {
-                        report.loaded += 1;
-                        each(record);
-                    }
-                    Err(fault) => report.quarantined.push((id, fault)),
+            self.load_keys(keys, &mut report, &mut each).await?;
+        }
+        self.end_load(seen, report).await
+    }
+
+    /// The same for the records that a snapshot had no row for, or one that was `dropped`.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn load_beside(
+        &self,
+        ring: KeyRing,
+        dropped: &HashSet<RecordId>,
+        mut each: impl FnMut(OpenedRecord) + Send,
+    ) -> Result<LoadReport, StoreError> {
+        let mut report = LoadReport::at(self.revision().await?);
+        let seen = ring.len();
+        let mut keys = ring.left_over(dropped).into_iter();
+        loop {
+            let some: Vec<_> = keys.by_ref().take(KEYS_AT_ONCE).collect();
+            if some.is_empty() {
+                return self.end_load(seen, report).await;
+            }
+            self.load_keys(some, &mut report, &mut each).await?;
+        }
+    }
+
+    /// Opens every record once more, with a pause after some, and says which do not open: damage
+    /// that a start from a snapshot does not meet.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub async fn scrub(&self, pause: Duration) -> Result<Vec<(RecordId, RecordFault)>, StoreError> {
+        let mut faults = Vec::new();
+        for numbers in self.vault.pages().chunks(PAGES_AT_ONCE) {
+            let mut found = self.faults_of(numbers).await?;
+            for _ in 1..LOOKS {
+                if found.is_empty() {
+                    break;
                 }
+                // What changed between two reads looks like damage, once.
+                let again = self.faults_of(numbers).await?;
+                found.retain(|(id, _)| again.iter().any(|(other, _)| other == id));
+            }
+            faults.extend(found);
+            tokio::time::sleep(pause).await;
+        }
+        Ok(faults)
+    }
+
+    async fn faults_of(&self, numbers: &[u32]) -> Result<Vec<(RecordId, RecordFault)>, StoreError> {
+        let keys = self.keys_of(numbers).await?;
+        let records = self.rows_of_keys(keys).await?;
+        let opened = self.open_all(records).await?.into_iter();
+        Ok(opened.filter_map(|(id, opened)| Some((id, opened.err()?))).collect())
+    }
+
+    async fn load_keys(
+        &self,
+        keys: Vec<(Place, RecordId, RecordKey)>,
+        report: &mut LoadReport,
+        each: &mut (impl FnMut(OpenedRecord) + Send),
+    ) -> Result<(), StoreError> {
+        let records = self.rows_of_keys(keys).await?;
+        for record in records.iter().filter(|record| record.has_no_row) {
+            self.vault.stray(record.id);
+        }
+        for (id, opened) in self.open_all(records).await? {
+            match opened {
+                Ok(record) => {
+                    report.loaded += 1;
+                    each(record);
+                }
+                Err(fault) => report.quarantined.push((id, fault)),
             }
         }
+        Ok(())
+    }
+
+    /// Looks for rows without a key where the counts say that there are some.
+    async fn end_load(&self, seen: u64, mut report: LoadReport) -> Result<LoadReport, StoreError> {
         if self.backend.count(Table::Headers).await? != seen || !report.quarantined.is_empty() {
             self.look_for_keyless(&mut report).await?;
         }
@@ -100,8 +183,7 @@ impl Store {
         Ok(pages.flat_map(placed).collect())
     }
 
-    /// The rows that belong to `keys`; a key whose record has no row left is noted
-    /// as a stray one, so that its revocation finds it.
+    /// The rows that belong to `keys`.
     async fn rows_of_keys(
         &self,
         keys: Vec<(Place, RecordId, RecordKey)>,
@@ -114,11 +196,9 @@ impl Store {
         let mut records = Vec::with_capacity(keys.len());
         for (place, id, key) in keys {
             let [header, template, row] = LOADED.map(|_| values.next().flatten());
-            if header.is_none() && template.is_none() && row.is_none() {
-                self.vault.stray(id);
-            }
+            let has_no_row = header.is_none() && template.is_none() && row.is_none();
             let is_placed = row.as_ref().and_then(Place::of) == Some(place);
-            records.push(SealedRecord { id, key, is_placed, header, template });
+            records.push(SealedRecord { id, key, is_placed, has_no_row, header, template });
         }
         Ok(records)
     }

@@ -37,6 +37,7 @@ mod opening;
 mod reads;
 mod record;
 mod sealing;
+mod snapshot;
 mod trail;
 mod tree;
 mod typed;
@@ -56,4 +57,7 @@ pub use error::StoreError;
 pub use load::LoadReport;
 pub use log::{AuditEvent, FoundUnder, LogEntry, RevocationCause};
 pub use record::{OpenedRecord, RecordFault, StoredRecord};
+pub use snapshot::{
+    KeyRing, Snapshot, SnapshotFault, SnapshotHead, SnapshotRow, SnapshotRows, SnapshotWriter,
+};
 pub use typed::{IdempotentWrite, PriorAnswer, Revoked, Store};

@@ -39,8 +39,8 @@ use super::log::LogEntry;
 use super::record::{OpenedRecord, RecordFault, StoredRecord};
 use super::typed::PriorAnswer;
 use crate::crypto::{
-    DIGEST_BYTES, DeploymentKey, DeploymentUse, SealError, Sealed, SecretKey, Signer, mac, open,
-    seal,
+    DIGEST_BYTES, DeploymentKey, DeploymentUse, OpenError, SealError, Sealed, SecretKey, Signer,
+    mac, open, seal,
 };
 use crate::types::{
     ConsentId, ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision,
@@ -59,6 +59,7 @@ const F32_BYTES: usize = 4;
 const HEADER_LABEL: &[u8] = b"header";
 const TEMPLATE_LABEL: &[u8] = b"template";
 const ANSWER_LABEL: &[u8] = b"answer";
+const ROW_LABEL: &[u8] = b"row";
 const STORE_AAD: &[u8] = b"store";
 const POLICY_AAD: &[u8] = b"policy";
 
@@ -90,6 +91,8 @@ pub(super) struct Keys {
     log: SecretKey,
     meta: SecretKey,
     pub(super) audit: SecretKey,
+    /// Of the heads of snapshots.
+    pub(super) snapshot: SecretKey,
     pub(super) signer: Signer,
 }
 
@@ -102,6 +105,7 @@ impl Keys {
             log: deployment.key(DeploymentUse::Log),
             meta: deployment.key(DeploymentUse::Meta),
             audit: deployment.key(DeploymentUse::Audit),
+            snapshot: deployment.key(DeploymentUse::Snapshot),
             signer: deployment.signer(),
         }
     }
@@ -235,6 +239,19 @@ impl RecordKey {
         let (revision, rest) = split_revision(&plain).ok_or(RecordFault::AnswerMalformed)?;
         let (digest, answer) = rest.split_first_chunk().ok_or(RecordFault::AnswerMalformed)?;
         Ok(PriorAnswer::Answered { request_digest: *digest, answer: answer.to_vec(), revision })
+    }
+
+    /// Seals the record's row of a snapshot (`snapshot.rs`).
+    pub(super) fn seal_row(&self, aad: &[u8], plain: &[u8]) -> Result<Sealed, SealError> {
+        seal(&self.key(ROW_LABEL), aad, plain)
+    }
+
+    pub(super) fn open_row(
+        &self,
+        aad: &[u8],
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        open(&self.key(ROW_LABEL), aad, sealed)
     }
 
     fn key(&self, label: &[u8]) -> SecretKey {

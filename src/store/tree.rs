@@ -54,12 +54,14 @@ use crate::types::RecordId;
 
 /// Keys in one page. At a million records the root node has 4,096 page keys and a revocation
 /// rewrites 13 KB of page and 144 KB of root node.
-const PAGE_SLOTS: u16 = 256;
+pub(super) const PAGE_SLOTS: u16 = 256;
 const RECORD_ID_BYTES: usize = 16;
 const KEY_BYTES: usize = 32;
 const SLOT_BYTES: usize = size_of::<u16>();
 const ENTRY_BYTES: usize = SLOT_BYTES + RECORD_ID_BYTES + KEY_BYTES;
 const PAGE_NUMBER_BYTES: usize = size_of::<u32>();
+/// Bytes of a [`Place`].
+pub(super) const PLACE_BYTES: usize = PAGE_NUMBER_BYTES + SLOT_BYTES;
 const NODE_ENTRY_BYTES: usize = PAGE_NUMBER_BYTES + KEY_BYTES;
 const EPOCH_BYTES: usize = size_of::<u64>();
 
@@ -77,16 +79,25 @@ pub(super) struct Place {
 impl Place {
     /// As stored in the table `keys`.
     pub(super) fn opaque(self) -> Opaque {
-        let mut bytes = [0; PAGE_NUMBER_BYTES + SLOT_BYTES];
-        let (page, slot) = bytes.split_at_mut(PAGE_NUMBER_BYTES);
-        page.copy_from_slice(&self.page.to_be_bytes());
-        slot.copy_from_slice(&self.slot.to_be_bytes());
-        Opaque::place(bytes)
+        Opaque::place(self.bytes())
     }
 
     /// `None` for what is no place.
     pub(super) fn of(row: &Opaque) -> Option<Self> {
-        let (page, slot) = row.as_bytes().split_first_chunk()?;
+        Self::from_bytes(row.as_bytes())
+    }
+
+    pub(super) fn bytes(self) -> [u8; PLACE_BYTES] {
+        let mut bytes = [0; PLACE_BYTES];
+        let (page, slot) = bytes.split_at_mut(PAGE_NUMBER_BYTES);
+        page.copy_from_slice(&self.page.to_be_bytes());
+        slot.copy_from_slice(&self.slot.to_be_bytes());
+        bytes
+    }
+
+    /// `None` for what is no place.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (page, slot) = bytes.split_first_chunk()?;
         let slot = u16::from_be_bytes(slot.try_into().ok()?);
         (slot < PAGE_SLOTS).then_some(Self { page: u32::from_be_bytes(*page), slot })
     }
@@ -121,7 +132,17 @@ impl Page {
         self.0.into_iter().map(|(slot, (id, key))| (slot, id, key))
     }
 
+    /// How many keys there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The key of `id`, where it is the one that lies in `slot`.
+    pub(super) fn key(&self, slot: u16, id: RecordId) -> Option<&RecordKey> {
+        self.0.get(&slot).filter(|(held, _)| *held == id).map(|(_, key)| key)
+    }
+
+    /// Takes out the key of `id`, where it is the one that lies in `slot`.
     pub(super) fn take(&mut self, slot: u16, id: RecordId) -> Option<RecordKey> {
         self.0.get(&slot).filter(|(held, _)| *held == id)?;
         self.0.remove(&slot).map(|(_, key)| key)

@@ -55,6 +55,8 @@ metrics_table! {
     ARENA_LOCKED_BYTES Gauge Bytes "assent_arena_locked_bytes" "Bytes of the arena locked in memory.";
     REVISION Gauge Count "assent_revision" "Newest revision of the store.";
     QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
+    SNAPSHOT_ROWS Gauge Count "assent_snapshot_rows" "Rows of the newest snapshot that this process wrote.";
+    SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }
 
@@ -83,6 +85,10 @@ pub enum Gauge {
     Revision,
     /// Quarantined records.
     Quarantined,
+    /// Rows of the newest snapshot.
+    SnapshotRows,
+    /// When the newest snapshot was written.
+    SnapshotTime,
     /// 1 while serving.
     Serving,
 }
@@ -101,6 +107,8 @@ impl Gauge {
             Self::GraphTemplates => GRAPH_TEMPLATES,
             Self::Revision => REVISION,
             Self::Quarantined => QUARANTINED,
+            Self::SnapshotRows => SNAPSHOT_ROWS,
+            Self::SnapshotTime => SNAPSHOT_TIME,
             Self::Serving => SERVING,
         }
     }

@@ -17,5 +17,6 @@ mod observability; // metrics, logs, health, reflection, drain, failed starts
 mod people; // a thousand real people, found again; strangers, sent away
 mod readme; // the README's snippets are in it word for word, and work
 mod refusals; // every bad input of REQUIREMENTS: a clear refusal, nothing stored
+mod snapshots; // starts from a sealed snapshot, good, old and bad
 mod story; // the demo's story, told twice: in process, and as the program
 mod streams; // VerifyStream, EnrollStream, vanishing clients, shared batches

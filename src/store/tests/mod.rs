@@ -10,6 +10,8 @@ mod faults;
 mod lifecycle;
 /// Altered, swapped and missing rows; what the file shows.
 mod seals;
+/// Sealed snapshots.
+mod snapshot;
 /// The audit trail.
 mod trail;
 
