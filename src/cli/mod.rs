@@ -1,5 +1,5 @@
 //! The command line: each command is a client of the service, but for `serve`, `demo`,
-//! `check-config`, `models`, `keys`, `audit verify` and `receipt verify`, which run here.
+//! `check-config`, `models`, `keys`, `restore`, `audit verify` and `receipt verify`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
 
@@ -10,6 +10,7 @@ macro_rules! say {
 }
 
 mod audit;
+mod backup;
 mod calls;
 mod connection;
 mod consent_file;
@@ -63,9 +64,13 @@ enum Command {
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
-    /// Make a root key
+    /// Make a root key, or an identity for backups
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Fetch a backup of everything from the service, in an age envelope
+    Backup(backup::BackupArgs),
+    /// Bring a backup back into an empty data directory, less what was revoked since
+    Restore(backup::RestoreArgs),
     /// Fetch, check and witness the audit trail
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -78,6 +83,8 @@ enum Command {
 enum KeysCommand {
     /// Make a new root key file, readable by its owner alone
     Init(KeyArgs),
+    /// Make an identity to address backups to, and print its recipient
+    BackupIdentity(KeyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +103,9 @@ pub fn run(cli: Cli) -> Exit {
         Command::Demo(args) => demo::run(&args),
         Command::Models(command) => models::run(&command, json),
         Command::Keys(KeysCommand::Init(args)) => keys_init(&args),
+        Command::Keys(KeysCommand::BackupIdentity(args)) => backup::new_identity(&args),
+        Command::Backup(args) => block_on(backup::backup(&args, json)),
+        Command::Restore(args) => backup::restore(&args, json),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, json),
         Command::Audit(AuditCommand::Export(args)) => block_on(audit::export(&args, json)),
         Command::Audit(AuditCommand::Witness(args)) => block_on(audit::witness(&args, json)),

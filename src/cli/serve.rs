@@ -48,7 +48,7 @@ pub(super) struct ServeArgs {
 }
 
 impl ServeArgs {
-    fn settings(&self) -> Result<Settings, Failure> {
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
         let overrides = Overrides {
             profile: self.profile.clone(),
             data_dir: self.data_dir.clone(),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use raw::RawTls;
-pub use raw::{LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions};
+pub use raw::{BackupOptions, LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions};
 
 use crate::consent::{Profile, UnknownProfile};
 use crate::engine::SnapshotSettings;
@@ -28,6 +28,8 @@ use crate::types::Limits;
 
 /// The snapshot in the data directory.
 const SNAPSHOT_NAME: &str = "snapshot";
+/// The key mirror, where no better place is named.
+const MIRROR_NAME: &str = "key-mirror";
 
 /// How callers reach the service and prove who they are.
 pub enum Security {
@@ -57,6 +59,8 @@ pub struct Settings {
     pub pipeline: PipelineSettings,
     /// The index.
     pub index: IndexOptions,
+    /// Directory of the key mirror.
+    pub key_mirror: PathBuf,
     /// Snapshots of the index; `None` for none.
     pub snapshots: Option<Snapshots>,
     /// Bounds.
@@ -203,8 +207,10 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     check_pipeline(&pipeline)?;
     check_index(&raw.index)?;
     let snapshots = snapshots(raw.snapshot, &raw.data_dir)?;
+    let key_mirror = raw.backup.key_mirror.unwrap_or_else(|| raw.data_dir.join(MIRROR_NAME));
     Ok(Settings {
         profile,
+        key_mirror,
         data_dir: raw.data_dir,
         root_key: raw.root_key,
         grpc: raw.listen.grpc,

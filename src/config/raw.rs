@@ -37,6 +37,8 @@ pub struct RawConfig {
     pub index: IndexOptions,
     /// Snapshots of the index.
     pub snapshot: SnapshotOptions,
+    /// What backups need.
+    pub backup: BackupOptions,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
@@ -55,6 +57,7 @@ impl Default for RawConfig {
             pipeline: PipelineSettings::default(),
             index: IndexOptions::default(),
             snapshot: SnapshotOptions::default(),
+            backup: BackupOptions::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
         }
@@ -111,6 +114,14 @@ impl Default for SnapshotOptions {
     }
 }
 
+/// `[backup]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BackupOptions {
+    /// Directory of the key mirror; `key-mirror` in the data directory where none is named.
+    pub key_mirror: Option<PathBuf>,
+}
+
 /// `[log]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -165,6 +176,7 @@ impl RawConfig {
     pub(super) fn anchor(&mut self, base: &Path) {
         let mut paths = vec![&mut self.data_dir, &mut self.root_key, &mut self.pipeline.models_dir];
         paths.extend(self.pipeline.runtime.as_mut());
+        paths.extend(self.backup.key_mirror.as_mut());
         if let Some(tls) = &mut self.tls {
             paths.extend([&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
         }

@@ -14,6 +14,23 @@ pub fn sha256(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     Sha256::digest(bytes).into()
 }
 
+/// `SHA-256` of bytes that come one after the other.
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    #[must_use]
+    pub fn finish(self) -> [u8; DIGEST_BYTES] {
+        self.0.finalize().into()
+    }
+}
+
 /// `HMAC-SHA256(key, |p1| p1 |p2| p2 ..)`, RFC 2104, with lengths as 8 bytes big-endian, so that
 /// no two lists of parts share an input. Whoever lacks the key can neither compute it nor test a
 /// guess, which is why a MAC may name a row where a plain hash of a guessable name may not.

@@ -25,13 +25,14 @@
 pub mod cell;
 mod deployment;
 mod digest;
+pub mod envelope;
 mod seal;
 mod secret;
 mod secret_memory;
 mod sign;
 
 pub use deployment::{DeploymentKey, DeploymentUse};
-pub use digest::{DIGEST_BYTES, mac, sha256};
+pub use digest::{DIGEST_BYTES, Hasher, mac, sha256};
 pub use seal::{
     OpenError, SEAL_OVERHEAD_BYTES, SealError, Sealed, open, seal, unwrap_key, wrap_key,
 };

@@ -11,6 +11,7 @@
 
 mod arrivals;
 mod audit;
+mod backup;
 mod enrol;
 mod policy;
 mod receipt;

@@ -11,9 +11,11 @@
 mod harden;
 mod housekeeping;
 mod logging;
+mod restore;
 mod upkeep;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use harden::harden;
 pub use logging::init_logging;
+pub use restore::{RestoreFailure, restore_backup};
 
 use crate::config::{Security, Settings};
 use crate::crypto::cell::{CellError, FileCell, RootCell};
@@ -31,7 +34,7 @@ use crate::engine::{Engine, EngineParts, OpenError};
 use crate::index::{Index, IndexError, RotationKey};
 use crate::pipeline::{Pipeline, StartError};
 use crate::service::{Listener, Phase, ServiceError, Serving, Shared};
-use crate::store::{Embedded, EmbeddedError, Store, StoreError};
+use crate::store::{Embedded, EmbeddedError, KeyMirror, MirrorFault, Store, StoreError};
 use crate::telemetry;
 
 /// Longest wait for requests in flight when the process stops.
@@ -58,6 +61,14 @@ pub enum StartupError {
     /// The root key's cell.
     #[error(transparent)]
     Cell(#[from] CellError),
+    /// The key mirror.
+    #[error("backup.key_mirror: {} cannot be used", path.display())]
+    Mirror {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        source: MirrorFault,
+    },
     /// The store's files.
     #[error(transparent)]
     Backend(#[from] EmbeddedError),
@@ -137,11 +148,21 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
 
 /// Everything behind the port.
 async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, pipeline, index, snapshots, limits, .. } = settings;
+    let Settings { profile, data_dir, key_mirror, pipeline, index, snapshots, limits, .. } =
+        settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     let backend = Arc::new(Embedded::open(&data_dir)?);
-    let store = Store::open(backend, cell, pipeline.contract()).await?;
+    let mirror = KeyMirror::open(&key_mirror)
+        .map_err(|source| StartupError::Mirror { path: key_mirror.clone(), source })?;
+    if key_mirror.starts_with(&data_dir) {
+        tracing::warn!(
+            mirror = %key_mirror.display(),
+            "the key mirror lies in the data directory: a disk that is lost takes it along, and \
+             backups without it do not open after the next erasure; set backup.key_mirror"
+        );
+    }
+    let store = Store::open_mirrored(backend, cell, Some(mirror), pipeline.contract()).await?;
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
     let snapshot = snapshots.map(|snapshots| snapshots.settings.path);
     Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline, snapshot }).await?)

@@ -22,7 +22,7 @@ pub const fn access(rpc: Rpc) -> Access {
         Rpc::EnrollmentDescribeSubject => {
             Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
         }
-        Rpc::OperatorApplyPolicy => Access::Roles(&[Role::Operator]),
+        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup => Access::Roles(&[Role::Operator]),
         Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
             Access::Roles(&[Role::Operator, Role::Auditor])
         }

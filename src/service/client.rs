@@ -234,6 +234,18 @@ impl Client {
         Ok(Answers(client.export_audit(request).await?.into_inner()))
     }
 
+    /// `Operator.Backup`.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn backup(
+        &self,
+        request: proto::BackupRequest,
+    ) -> Reply<Answers<proto::BackupResponse>> {
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        Ok(Answers(client.backup(request).await?.into_inner()))
+    }
+
     /// Whether `service` ("" for the whole process) is SERVING.
     ///
     /// # Errors

@@ -74,6 +74,25 @@ impl Operator for OperatorService {
         .await
     }
 
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<proto::BackupResponse, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        request: Request<proto::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        observed(Rpc::OperatorBackup, async {
+            self.0.admit(Rpc::OperatorBackup, &request)?;
+            let engine = self.0.engine()?;
+            let end = self.0.open_stream()?;
+            let pieces = engine.backup().take_until(end).map(|piece| match piece {
+                Ok(piece) => Ok(proto::BackupResponse { piece }),
+                Err(fault) => Err(Fault::internal(&fault).into_status()),
+            });
+            Ok(Box::pin(pieces) as Self::BackupStream)
+        })
+        .await
+    }
+
     async fn status(
         &self,
         request: Request<proto::StatusRequest>,

@@ -82,6 +82,20 @@ pub trait Backend: Send + Sync + 'static {
     /// The rows cannot be read.
     fn count(&self, table: Table) -> BoxFuture<'_, Result<u64, BackendError>>;
 
+    /// Gives every row of every table and every log entry to `sink`, as of one revision, until it
+    /// wants no more. It is called where blocking is allowed.
+    ///
+    /// # Errors
+    /// The rows cannot be read.
+    fn dump(&self, sink: DumpSink) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// Writes rows and log entries as they are, outside of any revision: for a store that is being
+    /// restored, before any companion takes part. Durable on return.
+    ///
+    /// # Errors
+    /// The storage.
+    fn rewrite(&self, rows: Vec<Rewrite>) -> BoxFuture<'_, Result<(), BackendError>>;
+
     /// Has `companion` take part in every commit from now on, in the place of an earlier one.
     fn attach(&self, companion: Arc<dyn Companion>);
 
@@ -91,6 +105,65 @@ pub trait Backend: Send + Sync + 'static {
     /// Finishes what was begun and lets the storage go; later calls answer
     /// [`BackendError::Closed`].
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Takes rows; false when it wants no more.
+pub type DumpSink = Box<dyn FnMut(DumpedRow) -> bool + Send>;
+
+/// A part of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A table.
+    Rows(Table),
+    /// The log; its keys are revisions, u64 big endian.
+    Log,
+}
+
+impl Part {
+    /// Every part. Backups number them by their place here.
+    pub const ALL: [Self; Table::ALL.len() + 1] = {
+        let mut all = [Self::Log; Table::ALL.len() + 1];
+        let mut at = 0;
+        while at < Table::ALL.len() {
+            all[at] = Self::Rows(Table::ALL[at]);
+            at += 1;
+        }
+        all
+    };
+}
+
+/// A row on its way out.
+pub struct DumpedRow {
+    /// Where it stands.
+    pub part: Part,
+    /// Its key.
+    pub key: RowKey,
+    /// Its value.
+    pub value: Opaque,
+}
+
+/// A row or a log entry on its way in.
+pub enum Rewrite {
+    /// A row.
+    Row(Write),
+    /// A log entry, by its revision.
+    Log(RowKey, Opaque),
+}
+
+impl From<Write> for Rewrite {
+    fn from(write: Write) -> Self {
+        Self::Row(write)
+    }
+}
+
+impl From<DumpedRow> for Rewrite {
+    fn from(row: DumpedRow) -> Self {
+        let DumpedRow { part, key, value } = row;
+        match part {
+            Part::Rows(table) => Self::Row(Write::Put(table.row(key), value)),
+            Part::Log => Self::Log(key, value),
+        }
+    }
 }
 
 /// Reads one row as the transaction under way has it.
@@ -183,6 +256,12 @@ impl RowKey {
     #[must_use]
     pub fn page(number: u32) -> Self {
         Self(number.to_be_bytes().to_vec())
+    }
+
+    /// The number that [`RowKey::page`] made this key of, if it can be one.
+    #[must_use]
+    pub fn page_number(&self) -> Option<u32> {
+        self.0.as_slice().try_into().ok().map(u32::from_be_bytes)
     }
 
     /// The number of an audit entry.
@@ -325,6 +404,9 @@ pub enum BackendError {
     /// [`Backend::close`] was called.
     #[error("the store is closed")]
     Closed,
+    /// The storage failed to write, outside of a commit.
+    #[error("the store cannot be written")]
+    Write(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The storage failed to read.
     #[error("the store cannot be read")]
     Read(#[source] Box<dyn std::error::Error + Send + Sync>),

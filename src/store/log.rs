@@ -14,6 +14,8 @@ pub enum RevocationCause {
     Withdrawn,
     /// The consent ran out.
     Expired,
+    /// It was enrolled after the backup that the store was restored from: only its key was left.
+    Lost,
 }
 
 /// What a revision did. One entry for each revision, sealed, bound to its revision.
@@ -40,6 +42,13 @@ pub enum LogEntry {
         cause: RevocationCause,
         /// When.
         at: Timestamp,
+    },
+    /// The store was brought back from a backup.
+    Restored {
+        /// When.
+        at: Timestamp,
+        /// When the backup was begun.
+        backup_at: Timestamp,
     },
     /// The policy document was replaced.
     PolicyApplied {
@@ -103,6 +112,42 @@ pub enum AuditEvent<'a> {
         after_epoch: Epoch,
         /// Why.
         reason: &'static str,
+    },
+    /// A backup was made.
+    BackupMade {
+        /// When it was begun.
+        at: Timestamp,
+        /// Its rows.
+        rows: u64,
+        /// Digest of it, its end apart.
+        sha256: Sha256,
+    },
+    /// The store was brought back from a backup. The trail goes on after the backup's last entry:
+    /// what stood behind that one is lost here, and known to whoever witnessed or exported it.
+    Restored {
+        /// When.
+        at: Timestamp,
+        /// The revision that says so.
+        revision: Revision,
+        /// When the backup was begun.
+        backup_at: Timestamp,
+        /// Its newest revision.
+        backup_revision: Revision,
+        /// Records that are there again.
+        records: u64,
+        /// Records that were revoked after it, and stay revoked.
+        revoked_since: usize,
+        /// Records that were enrolled after it, and are lost.
+        lost: usize,
+    },
+    /// Records that a restore did not bring back.
+    NotRestored {
+        /// When.
+        at: Timestamp,
+        /// Why.
+        why: &'static str,
+        /// Which; further ones stand in further entries.
+        records: &'a [RecordId],
     },
     /// A gate was answered.
     Decision {

@@ -28,11 +28,13 @@
 //! index's business.
 
 mod backend;
+mod backup;
 mod changes;
 mod embedded;
 mod error;
 mod load;
 mod log;
+mod mirror;
 mod opening;
 mod reads;
 mod record;
@@ -49,13 +51,17 @@ mod tests;
 /// The deployment's signature; the store holds its key.
 pub use crate::crypto::Signer;
 pub use backend::{
-    Backend, BackendError, Batch, BoxFuture, Changes, Companion, CompanionFault, Opaque,
-    Precondition, ReadRow, RowId, RowKey, Table, Write,
+    Backend, BackendError, Batch, BoxFuture, Changes, Companion, CompanionFault, DumpSink,
+    DumpedRow, Opaque, Part, Precondition, ReadRow, Rewrite, RowId, RowKey, Table, Write,
+};
+pub use backup::{
+    BackupCheck, BackupHead, BackupReader, BackupSummary, RestoreError, Restored, restore,
 };
 pub use embedded::{Embedded, EmbeddedError};
 pub use error::StoreError;
 pub use load::LoadReport;
 pub use log::{AuditEvent, FoundUnder, LogEntry, RevocationCause};
+pub use mirror::{KeyMirror, MirrorFault};
 pub use record::{OpenedRecord, RecordFault, StoredRecord};
 pub use snapshot::{
     KeyRing, Snapshot, SnapshotFault, SnapshotHead, SnapshotRow, SnapshotRows, SnapshotWriter,

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use super::StoreError;
-use super::backend::{Backend, Companion, Opaque, Precondition, RowId, RowKey, Table, Write};
+use super::backend::{
+    Backend, Batch, Companion, Opaque, Precondition, RowId, RowKey, Table, Write,
+};
+use super::backup::{RESTORED_ROW, Restored};
 use super::changes::{encoded, put};
-use super::log::{AuditEvent, LogEntry};
+use super::log::{AuditEvent, LogEntry, RevocationCause};
+use super::mirror::KeyMirror;
 use super::record::RecordFault;
 use super::sealing::{Binding, Keys, SCHEMA};
-use super::trail::{self, Block, Trail};
+use super::trail::{self, Block, Note, Trail};
 use super::tree::{self, KeyTree, Page};
 use super::typed::Store;
 use super::vault::Vault;
@@ -17,8 +21,10 @@ use crate::crypto::DIGEST_BYTES;
 use crate::crypto::cell::{Epoch, RootCell};
 use crate::types::{ModelContract, Revision, Timestamp};
 
-const ROOT_ROW: &str = "root";
+pub(super) const ROOT_ROW: &str = "root";
 const STORE_ROW: &str = "store";
+/// Records in one audit entry.
+const IDS_AT_ONCE: usize = 1_000;
 /// Pages of keys that are read at once.
 const PAGES_AT_ONCE: usize = 16;
 
@@ -31,13 +37,29 @@ impl Store {
     /// way round, rows that do not open, the cell, or the backend.
     pub async fn open(
         backend: Arc<dyn Backend>,
+        cell: Box<dyn RootCell>,
+        model: &ModelContract,
+    ) -> Result<Self, StoreError> {
+        Self::open_mirrored(backend, cell, None, model).await
+    }
+
+    /// The same, with a mirror of the key tree that is kept up to date from now on.
+    ///
+    /// # Errors
+    /// As [`Store::open`]. A mirror that fails is given up, and the log says so.
+    pub async fn open_mirrored(
+        backend: Arc<dyn Backend>,
         mut cell: Box<dyn RootCell>,
+        mirror: Option<KeyMirror>,
         model: &ModelContract,
     ) -> Result<Self, StoreError> {
         let keys = Arc::new(Keys::of(cell.deployment()));
         let check = cell.deployment().check();
         let is_new = backend.head().await? == Revision(0);
         let tree = if is_new {
+            if backend.count(Table::Meta).await? > 0 {
+                return Err(StoreError::Malformed { what: "log" });
+            }
             let newest = newest_epoch(&*cell);
             cell.retire_all_but(newest)?;
             KeyTree::new()
@@ -52,12 +74,13 @@ impl Store {
             open_tree(&mut *cell, node)?
         };
         let trail = Trail::after(audit_end(&*backend, &keys, is_new).await?);
-        let vault = Arc::new(Vault::new(cell, tree, trail, Arc::clone(&keys)));
+        let vault = Arc::new(Vault::new(cell, mirror, tree, trail, Arc::clone(&keys)));
         let store = Self { backend, keys, vault, model: model.clone() };
         if !is_new {
             store.check_binding().await?;
             store.check_head().await?;
             store.look_at_pages().await?;
+            store.fill_mirror().await?;
         }
         let companion: Arc<dyn Companion> = Arc::clone(&store.vault) as _;
         store.backend.attach(companion);
@@ -65,6 +88,7 @@ impl Store {
             store.create(check).await?;
         } else {
             store.replace_root("start").await?;
+            store.finish_restore().await?;
         }
         Ok(store)
     }
@@ -107,6 +131,85 @@ impl Store {
             }
         })
         .await
+    }
+
+    /// Says in the audit trail that the store came from a backup, and destroys the keys of records
+    /// that were lost with it. Done once, at the first start.
+    async fn finish_restore(&self) -> Result<(), StoreError> {
+        let row = self.row(Table::Meta, RowKey::named(RESTORED_ROW)).await?;
+        let Some(restored) = row.map(|row| self.keys.open_restored(&row)).transpose()? else {
+            return Ok(());
+        };
+        let (mut lost, mut empty) = (Vec::new(), Vec::new());
+        self.each_page(|number, page| match page {
+            Ok(page) => {
+                let ids = page.iter().map(|(_, id, _)| id);
+                lost.extend(ids.filter(|id| restored.lost.binary_search(id).is_ok()));
+            }
+            Err(_) => empty.push(number),
+        })
+        .await?;
+        for some in lost.chunks(IDS_AT_ONCE) {
+            for id in some {
+                self.vault.stray(*id);
+            }
+            self.revoke(some, Timestamp::now(), RevocationCause::Lost).await?;
+        }
+        self.backend.commit(self.restoration(restored, empty)?).await?;
+        Ok(())
+    }
+
+    fn restoration(&self, restored: Restored, empty: Vec<u32>) -> Result<Batch, StoreError> {
+        let Restored { backup_at, at, revision: backup_revision, records, .. } = restored;
+        let entry = LogEntry::Restored { at, backup_at };
+        let vault = Arc::clone(&self.vault);
+        let require = vec![Precondition::Present(meta(RESTORED_ROW))];
+        let Restored { revoked_since, lost, .. } = restored;
+        let (revoked, gone) = (revoked_since.len(), lost.len());
+        let audit = move |revision| {
+            encoded(&AuditEvent::Restored {
+                at,
+                revision,
+                backup_at,
+                backup_revision,
+                records,
+                revoked_since: revoked,
+                lost: gone,
+            })
+        };
+        self.batch(require, &entry, audit, move |_| {
+            for (ids, why) in [(&revoked_since, "revoked since"), (&lost, "enrolled since")] {
+                for records in ids.chunks(IDS_AT_ONCE) {
+                    vault.note(Note::of(encoded(&AuditEvent::NotRestored { at, why, records })));
+                }
+            }
+            for page in empty {
+                vault.forget_page(page);
+            }
+            Ok(vec![Write::Remove(meta(RESTORED_ROW))])
+        })
+    }
+
+    /// Brings a mirror that is not of the store's epoch up to it.
+    async fn fill_mirror(&self) -> Result<(), StoreError> {
+        if !self.vault.is_mirrored() {
+            return Ok(());
+        }
+        let epoch = self.vault.epoch();
+        let Some(node) = self.backend.read(vec![tree::tree_row()]).await?.pop().flatten() else {
+            return Ok(());
+        };
+        let numbers = self.vault.pages();
+        let rows = numbers.iter().map(|number| tree::page_row(*number)).collect();
+        let rows = self.backend.read(rows).await?;
+        let all = numbers.into_iter().zip(rows).filter_map(|(number, row)| Some((number, row?)));
+        self.vault.mirror(|mirror| {
+            if mirror.node(epoch)?.as_ref() == Some(&node) {
+                return Ok(());
+            }
+            mirror.replace(epoch, &node, all)
+        });
+        Ok(())
     }
 
     /// Every page of keys that the root node knows, opened one after the other.
@@ -172,6 +275,6 @@ fn open_tree(cell: &mut dyn RootCell, node: &Opaque) -> Result<KeyTree, StoreErr
     Ok(tree)
 }
 
-fn meta(name: &'static str) -> RowId {
+pub(super) fn meta(name: &'static str) -> RowId {
     Table::Meta.row(RowKey::named(name))
 }

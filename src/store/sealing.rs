@@ -5,6 +5,7 @@
 //! meta         "root"  - (in plain)               -                 D's check value, 32 bytes
 //! meta         "store" D/Meta                     "store"           JSON {schema, model}
 //! meta         "tree"  ROOT of the epoch          see tree.rs       epoch in plain, page keys
+//! meta         "restored" D/Meta                  "restored"        JSON of what a restore did
 //! pages        number  the page's key             see tree.rs       K of up to 256 records
 //! keys         record  - (in plain)               -                 page and slot of K
 //! headers      record  HKDF(K, "header")          record id         JSON {v, record}
@@ -35,6 +36,7 @@ use zeroize::Zeroizing;
 
 use super::StoreError;
 use super::backend::{Opaque, RowKey};
+use super::backup::Restored;
 use super::log::LogEntry;
 use super::record::{OpenedRecord, RecordFault, StoredRecord};
 use super::typed::PriorAnswer;
@@ -61,6 +63,7 @@ const TEMPLATE_LABEL: &[u8] = b"template";
 const ANSWER_LABEL: &[u8] = b"answer";
 const ROW_LABEL: &[u8] = b"row";
 const STORE_AAD: &[u8] = b"store";
+const RESTORED_AAD: &[u8] = b"restored";
 const POLICY_AAD: &[u8] = b"policy";
 
 /// A name that can be claimed once in the life of a store.
@@ -139,6 +142,17 @@ impl Keys {
     pub(super) fn open_binding(&self, row: &Opaque) -> Result<Binding, StoreError> {
         let what = "description of itself";
         let plain = open(&self.meta, STORE_AAD, row.as_bytes())
+            .map_err(|source| StoreError::Altered { what, source })?;
+        serde_json::from_slice(&plain).ok().ok_or(StoreError::Malformed { what })
+    }
+
+    pub(super) fn seal_restored(&self, restored: &Restored) -> Result<Sealed, StoreError> {
+        Ok(seal(&self.meta, RESTORED_AAD, &serde_json::to_vec(restored)?)?)
+    }
+
+    pub(super) fn open_restored(&self, row: &Opaque) -> Result<Restored, StoreError> {
+        let what = "note of a restore";
+        let plain = open(&self.meta, RESTORED_AAD, row.as_bytes())
             .map_err(|source| StoreError::Altered { what, source })?;
         serde_json::from_slice(&plain).ok().ok_or(StoreError::Malformed { what })
     }

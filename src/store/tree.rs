@@ -291,6 +291,13 @@ impl KeyTree {
         self.edits.entry(place.page).or_default().push(Edit::Remove(place.slot, id));
     }
 
+    /// Has a page whose row is not there leave the tree with the next commit.
+    pub(super) fn forget(&mut self, page: u32) {
+        if self.pages.get(&page).is_some_and(|state| state.damaged) {
+            self.edits.entry(page).or_default();
+        }
+    }
+
     /// Has ROOT replaced with the next commit.
     pub(super) fn replace_root(&mut self) {
         self.replace_root = true;
@@ -353,7 +360,7 @@ impl KeyTree {
         &mut self,
         epoch: Epoch,
         root: &RootKey,
-    ) -> Result<Option<Write>, SealError> {
+    ) -> Result<Option<Opaque>, SealError> {
         if !self.node_changed && !self.replace_root {
             return Ok(None);
         }
@@ -364,7 +371,7 @@ impl KeyTree {
         }
         let sealed = seal(root.wrapping(), &node_aad(epoch), &plain)?;
         (self.node_changed, self.replace_root) = (false, false);
-        Ok(Some(Write::Put(tree_row(), Opaque::of_epoch(epoch.0, sealed))))
+        Ok(Some(Opaque::of_epoch(epoch.0, sealed)))
     }
 
     /// The commit is durable: the former page keys end.

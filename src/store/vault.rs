@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use super::backend::{BackendError, Companion, CompanionFault, Opaque, ReadRow, Write};
+use super::backend::{BackendError, Companion, CompanionFault, Opaque, ReadRow, RowId, Write};
+use super::mirror::{KeyMirror, MirrorFault, PageThen};
 use super::record::RecordFault;
 use super::sealing::{Keys, RecordKey};
 use super::trail::{Note, Trail};
-use super::tree::{KeyTree, Page, Place};
+use super::tree::{self, KeyTree, Page, Place};
 use crate::audit::Head;
 use crate::crypto::cell::{CellError, Epoch, RootCell};
 use crate::crypto::{OpenError, SealError};
@@ -26,6 +27,8 @@ pub(super) struct Vault(Mutex<State>);
 
 struct State {
     cell: Box<dyn RootCell>,
+    /// Gone once it failed.
+    mirror: Option<KeyMirror>,
     tree: KeyTree,
     trail: Trail,
     keys: Arc<Keys>,
@@ -39,11 +42,14 @@ impl Vault {
     /// Over a cell that holds one ROOT, the one in force.
     pub(super) fn new(
         cell: Box<dyn RootCell>,
+        mirror: Option<KeyMirror>,
         tree: KeyTree,
         trail: Trail,
         keys: Arc<Keys>,
     ) -> Self {
-        Self(Mutex::new(State { cell, tree, trail, keys, strays: HashSet::new(), replacing: None }))
+        let strays = HashSet::new();
+        let state = State { cell, mirror, tree, trail, keys, strays, replacing: None };
+        Self(Mutex::new(state))
     }
 
     /// Adds a record's key to the commit in the making.
@@ -56,6 +62,11 @@ impl Vault {
         let mut state = self.state();
         state.strays.remove(&id);
         state.tree.remove(id, place);
+    }
+
+    /// Has a page whose row is not there leave the tree with the commit in the making.
+    pub(super) fn forget_page(&self, page: u32) {
+        self.state().tree.forget(page);
     }
 
     /// Adds an entry to the audit trail with the commit in the making.
@@ -78,6 +89,23 @@ impl Vault {
     /// Has ROOT replaced with the commit in the making.
     pub(super) fn replace_root(&self) {
         self.state().tree.replace_root();
+    }
+
+    /// What `write` does to the mirror, where there is one. One that fails is given up: the next
+    /// start fills it anew.
+    pub(super) fn mirror(&self, write: impl FnOnce(&KeyMirror) -> Result<(), MirrorFault>) {
+        self.state().mirror(write);
+    }
+
+    /// Lets go of the mirror, as the end of the process would.
+    #[cfg(test)]
+    pub(super) fn forget_mirror(&self) {
+        self.state().mirror = None;
+    }
+
+    /// Whether there is a mirror, and it has all that it should.
+    pub(super) fn is_mirrored(&self) -> bool {
+        self.state().mirror.is_some()
     }
 
     /// Remembers a key whose record's rows are gone although nobody revoked it.
@@ -135,9 +163,27 @@ impl State {
             self.replacing = Some(next);
         }
         let (epoch, root) = self.cell.roots().last().ok_or(VaultFault::NoRoot)?;
-        writes.extend(self.tree.seal_node(*epoch, root)?);
+        let epoch = *epoch;
+        let node = self.tree.seal_node(epoch, root)?;
+        if let Some(node) = node.as_ref().filter(|_| self.replacing.is_some()) {
+            let changed = changed_pages(&writes);
+            self.mirror(|mirror| mirror.record(epoch, node, &changed));
+        }
+        writes.extend(node.map(|node| Write::Put(tree::tree_row(), node)));
         writes.extend(self.trail.seal(&self.keys)?);
         Ok(writes)
+    }
+
+    fn mirror(&mut self, write: impl FnOnce(&KeyMirror) -> Result<(), MirrorFault>) {
+        if let Some(Err(fault)) = self.mirror.as_ref().map(write) {
+            let fault = &fault as &dyn std::error::Error;
+            tracing::error!(
+                fault,
+                "the key mirror failed: backups made before the next erasure \
+                 cannot be restored after it, until a restart finds the mirror working"
+            );
+            self.mirror = None;
+        }
     }
 
     fn committed(&mut self) -> Result<(), VaultFault> {
@@ -147,6 +193,16 @@ impl State {
         self.tree.committed();
         Ok(())
     }
+}
+
+/// The pages among what is written.
+fn changed_pages(writes: &[Write]) -> Vec<PageThen> {
+    let page = |row: &RowId| row.key.page_number();
+    let changed = writes.iter().filter_map(|write| match write {
+        Write::Put(row, value) => Some((page(row)?, Some(value.clone()))),
+        Write::Remove(row) => Some((page(row)?, None)),
+    });
+    changed.collect()
 }
 
 impl Companion for Vault {

@@ -34,7 +34,14 @@ const TABLE: [(&str, u8, &[&str]); 14] = [
             "telemetry",
         ],
     ),
-    ("cli", 9, &["server", "config", "service", "pipeline", "audit", "crypto", "consent", "types"]),
+    (
+        "cli",
+        9,
+        &[
+            "server", "config", "service", "pipeline", "store", "audit", "crypto", "consent",
+            "types",
+        ],
+    ),
 ];
 
 /// A word, and the modules that alone may use it.

@@ -19,9 +19,11 @@ use tokio::task::spawn_blocking;
 pub use open::EmbeddedError;
 
 use self::tables::ReadTables;
+pub(super) use self::tables::begin_durable;
 use self::writer::Writer;
 use super::backend::{
-    Backend, BackendError, Batch, BoxFuture, Companion, Opaque, RowId, RowKey, Table,
+    Backend, BackendError, Batch, BoxFuture, Companion, DumpSink, Opaque, Rewrite, RowId, RowKey,
+    Table,
 };
 use crate::types::Revision;
 
@@ -131,6 +133,22 @@ impl Backend for Embedded {
 
     fn count(&self, table: Table) -> BoxFuture<'_, Result<u64, BackendError>> {
         Box::pin(self.reading(move |tables| tables.count(table)))
+    }
+
+    fn dump(&self, mut sink: DumpSink) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(self.reading(move |tables| tables.dump(&mut *sink)))
+    }
+
+    fn rewrite(&self, rows: Vec<Rewrite>) -> BoxFuture<'_, Result<(), BackendError>> {
+        Box::pin(async move {
+            let database = self.with_running(|running| Arc::clone(&running.database))?;
+            let fault =
+                |fault: Box<dyn std::error::Error + Send + Sync>| BackendError::Write(fault);
+            spawn_blocking(move || tables::rewrite(&database, rows))
+                .await
+                .map_err(|panicked| fault(Box::new(panicked)))?
+                .map_err(|failed| fault(Box::new(failed)))
+        })
     }
 
     fn attach(&self, companion: Arc<dyn Companion>) {

@@ -30,7 +30,8 @@ use redb::{
 };
 
 use super::super::backend::{
-    BackendError, Batch, Changes, Opaque, Precondition, RowId, RowKey, Table, Write,
+    BackendError, Batch, Changes, DumpedRow, Opaque, Part, Precondition, Rewrite, RowId, RowKey,
+    Table, Write,
 };
 use crate::types::Revision;
 
@@ -64,10 +65,30 @@ pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
 }
 
 /// A transaction whose commit returns when it is on the disk.
-pub(super) fn begin_durable(database: &Database) -> Result<WriteTransaction, redb::Error> {
+pub(in crate::store) fn begin_durable(
+    database: &Database,
+) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     Ok(transaction)
+}
+
+/// Writes rows and log entries as they are.
+pub(super) fn rewrite(database: &Database, rows: Vec<Rewrite>) -> Result<(), redb::Error> {
+    let transaction = begin_durable(database)?;
+    {
+        let mut tables = WriteTables::new(&transaction);
+        for row in rows {
+            match row {
+                Rewrite::Row(write) => tables.put(vec![write])?,
+                Rewrite::Log(key, entry) => {
+                    let revision = key.as_bytes().try_into().map_or(0, u64::from_be_bytes);
+                    tables.log()?.insert(revision, entry.as_bytes())?;
+                }
+            }
+        }
+    }
+    Ok(transaction.commit()?)
 }
 
 /// All tables as of one revision.
@@ -106,6 +127,29 @@ impl ReadTables {
 
     pub(super) fn count(&self, table: Table) -> Result<u64, redb::Error> {
         Ok(self.transaction.open_table(definition(table))?.len()?)
+    }
+
+    pub(super) fn dump(
+        &self,
+        sink: &mut (dyn FnMut(DumpedRow) -> bool + Send),
+    ) -> Result<(), redb::Error> {
+        for table in Table::ALL {
+            for row in self.transaction.open_table(definition(table))?.iter()? {
+                let (key, value) = row?;
+                let (key, value) = (RowKey::stored(key.value()), Opaque::stored(value.value()));
+                if !sink(DumpedRow { part: Part::Rows(table), key, value }) {
+                    return Ok(());
+                }
+            }
+        }
+        for row in self.log.iter()? {
+            let (key, value) = row?;
+            let (key, value) = (RowKey::sequence(key.value()), Opaque::stored(value.value()));
+            if !sink(DumpedRow { part: Part::Log, key, value }) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn page(

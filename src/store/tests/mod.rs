@@ -1,5 +1,7 @@
 //! The store attacked: seals, restarts, claims, faults.
 
+/// Backups and the key mirror.
+mod backup;
 /// Idempotency keys and consent ids.
 mod claims;
 /// The key tree: older copies, rollback, failing cells.
