@@ -118,6 +118,12 @@ impl<W: Write> ExportWriter<W> {
         self.out.write_all(b"\n")
     }
 
+    /// The chain's head behind the newest entry written.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.head
+    }
+
     /// What was written so far.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.out

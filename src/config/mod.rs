@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use raw::RawTls;
-pub use raw::{BackupOptions, LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions};
+pub use raw::{
+    AuditOptions, BackupOptions, LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions,
+};
+use raw::{LEAST_RETENTION_DAYS, RawTls};
 
 use crate::consent::{Profile, UnknownProfile};
 use crate::engine::SnapshotSettings;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub pipeline: PipelineSettings,
     /// The index.
     pub index: IndexOptions,
+    /// How long audit entries are kept, days; `None` for good.
+    pub audit_retention_days: Option<u32>,
     /// Directory of the key mirror.
     pub key_mirror: PathBuf,
     /// Snapshots of the index; `None` for none.
@@ -145,6 +149,15 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: RangeInclusive<u64>,
     },
+    /// Audit entries are to go too early.
+    #[error(
+        "audit.retention_days: {days} is less than {LEAST_RETENTION_DAYS}, three years; 0 keeps \
+         entries for good"
+    )]
+    Retention {
+        /// What it was to be.
+        days: u32,
+    },
     /// Searches are to take a graph that is not kept.
     #[error("index.plan: \"graph\" needs index.graph = true")]
     PlanWithoutGraph,
@@ -207,9 +220,11 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     check_pipeline(&pipeline)?;
     check_index(&raw.index)?;
     let snapshots = snapshots(raw.snapshot, &raw.data_dir)?;
+    let audit_retention_days = retention(raw.audit)?;
     let key_mirror = raw.backup.key_mirror.unwrap_or_else(|| raw.data_dir.join(MIRROR_NAME));
     Ok(Settings {
         profile,
+        audit_retention_days,
         key_mirror,
         data_dir: raw.data_dir,
         root_key: raw.root_key,
@@ -306,6 +321,14 @@ fn snapshots(raw: SnapshotOptions, data_dir: &Path) -> Result<Option<Snapshots>,
     let settings = SnapshotSettings { path: data_dir.join(SNAPSHOT_NAME), rows_per_second };
     let every = Duration::from_secs(every_s);
     Ok((every_s > 0).then_some(Snapshots { settings, every }))
+}
+
+fn retention(raw: AuditOptions) -> Result<Option<u32>, ConfigError> {
+    match raw.retention_days {
+        0 => Ok(None),
+        days if days < LEAST_RETENTION_DAYS => Err(ConfigError::Retention { days }),
+        days => Ok(Some(days)),
+    }
 }
 
 fn check_pipeline(pipeline: &PipelineSettings) -> Result<(), ConfigError> {

@@ -12,6 +12,9 @@ use crate::types::Limits;
 
 /// Default port of the service.
 const GRPC_PORT: u16 = 7400;
+/// Shortest retention of audit entries: three years, whatever leap day is among them (the Measures
+/// of 2025, article 9, for what an impact assessment is about).
+pub(super) const LEAST_RETENTION_DAYS: u32 = 1_096;
 /// Default port of the metrics.
 const METRICS_PORT: u16 = 9464;
 
@@ -37,6 +40,8 @@ pub struct RawConfig {
     pub index: IndexOptions,
     /// Snapshots of the index.
     pub snapshot: SnapshotOptions,
+    /// The audit trail.
+    pub audit: AuditOptions,
     /// What backups need.
     pub backup: BackupOptions,
     /// Bounds.
@@ -57,6 +62,7 @@ impl Default for RawConfig {
             pipeline: PipelineSettings::default(),
             index: IndexOptions::default(),
             snapshot: SnapshotOptions::default(),
+            audit: AuditOptions::default(),
             backup: BackupOptions::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
@@ -120,6 +126,20 @@ impl Default for SnapshotOptions {
 pub struct BackupOptions {
     /// Directory of the key mirror; `key-mirror` in the data directory where none is named.
     pub key_mirror: Option<PathBuf>,
+}
+
+/// `[audit]`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditOptions {
+    /// How long entries are kept, days; 0: for good.
+    pub retention_days: u32,
+}
+
+impl Default for AuditOptions {
+    fn default() -> Self {
+        Self { retention_days: LEAST_RETENTION_DAYS }
+    }
 }
 
 /// `[log]`.

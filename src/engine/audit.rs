@@ -31,6 +31,19 @@ impl Engine {
         })
     }
 
+    /// Removes entries from before `before` from the beginning of the trail; whether there were any.
+    /// There may be more.
+    ///
+    /// # Errors
+    /// The trail cannot be read or written.
+    pub async fn prune_audit(&self, before: Timestamp) -> Result<bool, StoreError> {
+        let through = self.store.prune(before).await?;
+        if let Some(through) = through {
+            tracing::info!(through = through.seq, %before, "audit entries past retention removed");
+        }
+        Ok(through.is_some())
+    }
+
     async fn export_piece(
         &self,
         export: Export,
@@ -47,10 +60,14 @@ impl Engine {
                 Ok(Some((piece, Export::Going { writer, at: start.seq, until })))
             }
             Export::Going { mut writer, mut at, until } => {
-                let block = if at < until { self.store.audit(at).await? } else { None };
-                let Some((_, entries)) = block else {
+                if at >= until {
                     return Ok(Some((writer.end(signer, now)?, Export::Done)));
-                };
+                }
+                // A hole, or a block that does not follow: nothing of it is signed.
+                let block = self.store.audit(at).await?;
+                let (_, entries) = block
+                    .filter(|(before, _)| *before == writer.head())
+                    .ok_or(StoreError::Malformed { what: "audit trail" })?;
                 for entry in entries {
                     at += 1;
                     if digests_only {

@@ -27,6 +27,7 @@ pub use harden::harden;
 pub use logging::init_logging;
 pub use restore::{RestoreFailure, restore_backup};
 
+use self::upkeep::Upkeep;
 use crate::config::{Security, Settings};
 use crate::crypto::cell::{CellError, FileCell, RootCell};
 use crate::crypto::{SecretMemoryKind, secret_memory_kind};
@@ -123,7 +124,7 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
     let shared = Shared::new(callers.clone(), limits);
     let serving = Arc::new(Serving::start(listener, &shared, limits, tls).await?);
     tracing::info!(%address, tls = tls.is_some(), "listening; loading models and store");
-    let snapshots = settings.snapshots.clone();
+    let (snapshots, audit_retention) = (settings.snapshots.clone(), settings.audit_retention_days);
     let engine = match open(cell, settings).await {
         Ok(engine) => engine,
         Err(fault) => {
@@ -142,7 +143,8 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
         stop.clone(),
     ));
     let index_care = tokio::spawn(housekeeping::care(Arc::clone(&engine), stop.clone()));
-    let upkeep = tokio::spawn(upkeep::run(Arc::clone(&engine), snapshots, stop.clone()));
+    let upkeep = Upkeep { engine: Arc::clone(&engine), snapshots, audit_retention };
+    let upkeep = tokio::spawn(upkeep::run(upkeep, stop.clone()));
     Ok(Running { address, engine, shared, serving, stop, housekeeping, index_care, upkeep })
 }
 

@@ -1,5 +1,5 @@
-//! What is done now and then for the next start: snapshots of the index, and a look at every record
-//! that a start from a snapshot did not open.
+//! What is done now and then: snapshots of the index, a look at every record that a start from a
+//! snapshot did not open, and the end of audit entries past their retention.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,30 +13,57 @@ use crate::types::{Revision, Timestamp};
 
 /// After a start the service is left alone for so long.
 const SETTLE: Duration = Duration::from_secs(2);
+/// How often there is a look where no snapshots set the pace.
+const PERIOD: Duration = Duration::from_hours(1);
+const DAY_MS: i64 = 86_400_000;
 
-/// Runs until `stop`.
-pub(super) async fn run(
-    engine: Arc<Engine>,
-    snapshots: Option<Snapshots>,
-    stop: CancellationToken,
-) {
-    // Giving a snapshot up leaves the one before it.
-    let _stopped = stop.run_until_cancelled(keep_up(&engine, snapshots)).await;
+/// What is to be kept up.
+pub(super) struct Upkeep {
+    pub(super) engine: Arc<Engine>,
+    pub(super) snapshots: Option<Snapshots>,
+    /// Days.
+    pub(super) audit_retention: Option<u32>,
 }
 
-async fn keep_up(engine: &Engine, snapshots: Option<Snapshots>) {
-    let every = snapshots.as_ref().map_or(SETTLE, |snapshots| snapshots.every);
+/// Runs until `stop`.
+pub(super) async fn run(upkeep: Upkeep, stop: CancellationToken) {
+    // Giving a snapshot up leaves the one before it.
+    let _stopped = stop.run_until_cancelled(keep_up(&upkeep)).await;
+}
+
+async fn keep_up(Upkeep { engine, snapshots, audit_retention }: &Upkeep) {
+    let every = snapshots.as_ref().map_or(PERIOD, |snapshots| snapshots.every);
     tokio::time::sleep(SETTLE.min(every)).await;
     let mut written = engine.snapshot_revision();
     loop {
         if !engine.is_scrubbed() {
             scrub(engine).await;
         }
-        let Some(snapshots) = &snapshots else { return };
-        if written != Some(engine.revision()) {
+        if let Some(days) = audit_retention {
+            prune(engine, *days).await;
+        }
+        if let Some(snapshots) = snapshots
+            && written != Some(engine.revision())
+        {
             written = write(engine, snapshots).await.or(written);
         }
-        tokio::time::sleep(snapshots.every).await;
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Removes audit entries past their retention.
+async fn prune(engine: &Engine, days: u32) {
+    let before = Timestamp::now().plus_ms(-i64::from(days) * DAY_MS);
+    loop {
+        match engine.prune_audit(before).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(fault) => {
+                let fault = &fault as &dyn std::error::Error;
+                tracing::error!(fault, "old audit entries could not be removed; trying again");
+                return;
+            }
+        }
     }
 }
 

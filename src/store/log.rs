@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Head;
 use crate::consent::{Comparison, ConsentRecord, Sha256};
 use crate::crypto::cell::Epoch;
 use crate::types::{ConsentId, GateId, Purpose, RecordId, Revision, Scope, SubjectRef, Timestamp};
@@ -139,6 +140,16 @@ pub enum AuditEvent<'a> {
         revoked_since: usize,
         /// Records that were enrolled after it, and are lost.
         lost: usize,
+    },
+    /// Entries older than their retention were removed from the beginning of the trail.
+    Pruned {
+        /// When.
+        at: Timestamp,
+        /// The last of them: the number and the hash that whoever exported them has as well.
+        #[serde(flatten)]
+        through: Head,
+        /// Those were older than this.
+        before: Timestamp,
     },
     /// Records that a restore did not bring back.
     NotRestored {

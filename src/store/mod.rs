@@ -19,9 +19,8 @@
 //! - A store that is older than its root cell is not opened.
 //!
 //! # Limits today
-//! A row put back to an older version of itself, or a log cut short at its end, within one epoch of
-//! the root key, is not noticed until the audit chain is kept; any altered, misplaced or missing
-//! row of a record is noticed.
+//! A whole store put back to an older state of the same epoch of the root key is not noticed here;
+//! a witness of the audit trail notices it. Any altered, misplaced or missing row is.
 //!
 //! # Not here
 //! Who may enrol or revoke, and zeroising of what is in memory: that is the engine's and the

@@ -12,7 +12,7 @@ use super::log::{AuditEvent, LogEntry, RevocationCause};
 use super::mirror::KeyMirror;
 use super::record::RecordFault;
 use super::sealing::{Binding, Keys, SCHEMA};
-use super::trail::{self, Block, Note, Trail};
+use super::trail::{self, Block, Note, Trail, TrailEnd};
 use super::tree::{self, KeyTree, Page};
 use super::typed::Store;
 use super::vault::Vault;
@@ -236,18 +236,24 @@ impl Store {
     }
 }
 
-/// The end of the audit trail, seen to follow from its last block.
-async fn audit_end(backend: &dyn Backend, keys: &Keys, is_new: bool) -> Result<Head, StoreError> {
+/// The end of the audit trail, seen to follow from its last block, the first one being there too.
+async fn audit_end(
+    backend: &dyn Backend,
+    keys: &Keys,
+    is_new: bool,
+) -> Result<TrailEnd, StoreError> {
     let what = "audit trail";
     if is_new {
-        return Ok(Head::genesis(&keys.signer.public_key()));
+        return Ok(TrailEnd { head: Head::genesis(&keys.signer.public_key()), pruned: 0 });
     }
     let head = backend.read(vec![trail::head_row()]).await?.pop().flatten();
-    let head = trail::open_head(&keys.audit, &head.ok_or(StoreError::Malformed { what })?)?;
+    let end = trail::open_head(&keys.audit, &head.ok_or(StoreError::Malformed { what })?)?;
     let last = backend.floor(Table::Audit, RowKey::sequence(u64::MAX)).await?;
     let (row, value) = last.ok_or(StoreError::Malformed { what })?;
-    if Block::open(&keys.audit, &row, &value)?.end() == head {
-        Ok(head)
+    let first = RowKey::sequence(end.pruned + 1);
+    let starts = backend.scan(Table::Audit, None, 1).await?.pop().map(|(row, _)| row);
+    if Block::open(&keys.audit, &row, &value)?.end() == end.head && starts == Some(first) {
+        Ok(end)
     } else {
         Err(StoreError::Malformed { what })
     }

@@ -14,8 +14,10 @@ use super::tree::{self, Place};
 use super::typed::Store;
 use crate::audit::{Head, Leaf};
 use crate::crypto::cell::Epoch;
-use crate::types::RecordId;
+use crate::types::{RecordId, Timestamp};
 
+/// Blocks of the audit trail that are looked at together when it is pruned.
+const BLOCKS_AT_ONCE: usize = 1_024;
 /// How often one record is looked at before it is called damaged.
 const LOOKS: u32 = 4;
 
@@ -36,18 +38,18 @@ impl Store {
         self.vault.audit_head()
     }
 
-    /// The chain's head behind entry `seq`, or behind the last one where there are fewer.
+    /// The chain's head behind entry `seq`, or behind the last one where there are fewer. Where the
+    /// beginning was pruned and `seq` with it, the head before the first entry that is left.
     ///
     /// # Errors
     /// A block does not open, or the backend.
     pub async fn audit_at(&self, seq: u64) -> Result<Head, StoreError> {
-        let next = RowKey::sequence(seq.saturating_add(1));
-        let Some((row, value)) = self.backend.floor(Table::Audit, next).await? else {
+        let Some(Block { mut before, entries }) = self.block_of(seq.saturating_add(1)).await?
+        else {
             return Ok(Head::genesis(&self.keys.signer.public_key()));
         };
-        let Block { mut before, entries } = Block::open(&self.keys.audit, &row, &value)?;
         for entry in entries {
-            if before.seq == seq {
+            if before.seq >= seq {
                 break;
             }
             before = before.then(&Leaf::of(&entry));
@@ -55,17 +57,17 @@ impl Store {
         Ok(before)
     }
 
-    /// Entries of the audit trail in order, beginning with the one after `after`: some that stand
-    /// together, none at the end. With them the head before the first.
+    /// Entries of the audit trail in order, beginning with the one after `after`, or with the first
+    /// that is left: some that stand together, none at the end. With them the head before the first.
     ///
     /// # Errors
     /// A block does not open, or the backend.
     pub async fn audit(&self, after: u64) -> Result<Option<(Head, Vec<Vec<u8>>)>, StoreError> {
-        let next = RowKey::sequence(after.saturating_add(1));
-        let Some((row, value)) = self.backend.floor(Table::Audit, next).await? else {
+        let Some(Block { mut before, mut entries }) =
+            self.block_of(after.saturating_add(1)).await?
+        else {
             return Ok(None);
         };
-        let Block { mut before, mut entries } = Block::open(&self.keys.audit, &row, &value)?;
         let skipped = usize::try_from(after.saturating_sub(before.seq)).unwrap_or(usize::MAX);
         if skipped >= entries.len() {
             return Ok(None);
@@ -74,6 +76,44 @@ impl Store {
             before = before.then(&Leaf::of(&entry));
         }
         Ok(Some((before, entries)))
+    }
+
+    /// The block with entry `seq`; else the one before it, or the first that is left.
+    async fn block_of(&self, seq: u64) -> Result<Option<Block>, StoreError> {
+        let row = match self.backend.floor(Table::Audit, RowKey::sequence(seq)).await? {
+            Some(row) => Some(row),
+            None => self.backend.scan(Table::Audit, None, 1).await?.pop(),
+        };
+        row.map(|(row, value)| Block::open(&self.keys.audit, &row, &value)).transpose()
+    }
+
+    /// Removes entries older than `before` from the beginning of the trail, in whole blocks and at
+    /// most some thousand at a time; the trail says so. The head behind the last of them, `None`
+    /// when nothing is that old. The newest block always stays.
+    ///
+    /// # Errors
+    /// A block does not open, or the backend.
+    pub async fn prune(&self, before: Timestamp) -> Result<Option<Head>, StoreError> {
+        let blocks = self.backend.scan(Table::Audit, None, BLOCKS_AT_ONCE + 1).await?;
+        let mut old = Vec::new();
+        let mut through = None;
+        for (row, value) in blocks.iter().rev().skip(1).rev() {
+            let block = Block::open(&self.keys.audit, row, value)?;
+            if !block.is_older_than(before) {
+                break;
+            }
+            old.push(row.clone());
+            through = Some(block.end());
+        }
+        let Some(through) = through else { return Ok(None) };
+        let (vault, at) = (Arc::clone(&self.vault), Timestamp::now());
+        let note = Note::of(encoded(&AuditEvent::Pruned { at, through, before }));
+        let work = move || {
+            vault.prune(old, through.seq);
+            vault.note(note);
+        };
+        self.backend.note(Box::new(work)).await?;
+        Ok(Some(through))
     }
 
     /// The epoch of the ROOT in force.

@@ -4,7 +4,8 @@
 //! audit  first seq u64 BE   sealed under D/Audit: hash before the first entry 32,
 //!                           then each entry: length u32 LE, JSON
 //!                           associated data "audit block" | first seq u64 BE
-//! meta   "audit"            sealed under D/Audit: seq u64 BE of the last entry, its hash 32
+//! meta   "audit"            sealed under D/Audit: seq u64 BE of the last entry, its hash 32,
+//!                           seq u64 BE of the last entry that was pruned, 0 for none
 //!                           associated data "audit head"
 //! ```
 //! One block holds what one commit had to say: the changes of its batches and the decisions that
@@ -12,9 +13,11 @@
 //!
 //! # Invariants
 //! - An entry is durable before anybody is told of what it records.
-//! - At every start the last block leads to the head.
+//! - At every start the last block leads to the head, and the first is the one that pruning left.
 //! - At most [`UNSIGNED_ENTRIES`] entries follow the last signed checkpoint, and none after an
 //!   orderly stop.
+
+use serde::Deserialize;
 
 use super::StoreError;
 use super::backend::{Opaque, RowId, RowKey, Table, Write};
@@ -49,14 +52,20 @@ pub(super) struct Trail {
     head: Head,
     last_signed: u64,
     pending: Vec<Vec<u8>>,
+    /// The last entry that is not there any more; 0 when all are.
+    pruned: u64,
+    /// Blocks that end with the commit in the making.
+    leaving: Vec<RowId>,
     /// Before the first of those.
     before: Head,
 }
 
 impl Trail {
-    /// A chain that goes on after `head`.
-    pub(super) fn after(head: Head) -> Self {
-        Self { head, last_signed: head.seq, pending: Vec::new(), before: head }
+    /// A chain that goes on after `end`.
+    pub(super) fn after(end: TrailEnd) -> Self {
+        let TrailEnd { head, pruned } = end;
+        let (pending, leaving) = (Vec::new(), Vec::new());
+        Self { head, last_signed: head.seq, pending, pruned, leaving, before: head }
     }
 
     pub(super) fn head(&self) -> Head {
@@ -66,6 +75,13 @@ impl Trail {
     pub(super) fn append(&mut self, note: Note) {
         self.head = self.head.then(&note.leaf);
         self.pending.push(note.bytes);
+    }
+
+    /// Has whole blocks removed from the beginning of the chain, up to the entry `through`. What
+    /// follows stays provable: the head behind that entry stands in the block that follows it.
+    pub(super) fn prune(&mut self, blocks: Vec<RowKey>, through: u64) {
+        self.leaving.extend(blocks.into_iter().map(|key| Table::Audit.row(key)));
+        self.pruned = self.pruned.max(through);
     }
 
     /// Signs the head, unless it is signed already.
@@ -95,11 +111,14 @@ impl Trail {
             plain.extend_from_slice(&entry);
         }
         self.before = self.head;
-        let head = [&self.head.seq.to_be_bytes()[..], &self.head.hash].concat();
-        Ok(vec![
+        let seq = self.head.seq.to_be_bytes();
+        let head = [&seq[..], &self.head.hash, &self.pruned.to_be_bytes()].concat();
+        let mut writes: Vec<_> = self.leaving.drain(..).map(Write::Remove).collect();
+        writes.extend([
             Write::Put(block_row(first), seal(&keys.audit, &block_aad(first), &plain)?.into()),
             Write::Put(head_row(), seal(&keys.audit, HEAD_AAD, &head)?.into()),
-        ])
+        ]);
+        Ok(writes)
     }
 }
 
@@ -130,20 +149,41 @@ impl Block {
         if rest.is_empty() { Ok(Self { before, entries }) } else { Err(malformed()) }
     }
 
+    /// Whether all its entries are from before `instant`. An entry without a time is not.
+    pub(super) fn is_older_than(&self, instant: Timestamp) -> bool {
+        #[derive(Deserialize)]
+        struct Dated {
+            at: Timestamp,
+        }
+        let at =
+            |entry: &Vec<u8>| serde_json::from_slice::<Dated>(entry).ok().map(|dated| dated.at);
+        self.entries.iter().all(|entry| at(entry).is_some_and(|at| at < instant))
+    }
+
     /// The head after its last entry.
     pub(super) fn end(&self) -> Head {
         self.entries.iter().fold(self.before, |head, entry| head.then(&Leaf::of(entry)))
     }
 }
 
-pub(super) fn open_head(key: &SecretKey, value: &Opaque) -> Result<Head, StoreError> {
+/// Where the chain ends, and where what is left of it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TrailEnd {
+    pub(super) head: Head,
+    /// The last entry that was pruned; 0 for none.
+    pub(super) pruned: u64,
+}
+
+pub(super) fn open_head(key: &SecretKey, value: &Opaque) -> Result<TrailEnd, StoreError> {
     let what = "end of the audit trail";
     let plain = open(key, HEAD_AAD, value.as_bytes())
         .map_err(|source| StoreError::Altered { what, source })?;
-    let head = plain.split_first_chunk::<SEQ_BYTES>().and_then(|(seq, hash)| {
-        Some(Head { seq: u64::from_be_bytes(*seq), hash: hash.try_into().ok()? })
+    let end = plain.split_first_chunk::<SEQ_BYTES>().and_then(|(seq, rest)| {
+        let (hash, pruned) = rest.split_first_chunk()?;
+        let head = Head { seq: u64::from_be_bytes(*seq), hash: *hash };
+        Some(TrailEnd { head, pruned: u64::from_be_bytes(pruned.try_into().ok()?) })
     });
-    head.ok_or(StoreError::Malformed { what })
+    end.ok_or(StoreError::Malformed { what })
 }
 
 pub(super) fn head_row() -> RowId {

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 
-use super::backend::{BackendError, Companion, CompanionFault, Opaque, ReadRow, RowId, Write};
+use super::backend::{
+    BackendError, Companion, CompanionFault, Opaque, ReadRow, RowId, RowKey, Write,
+};
 use super::mirror::{KeyMirror, MirrorFault, PageThen};
 use super::record::RecordFault;
 use super::sealing::{Keys, RecordKey};
@@ -72,6 +74,11 @@ impl Vault {
     /// Adds an entry to the audit trail with the commit in the making.
     pub(super) fn note(&self, note: Note) {
         self.state().trail.append(note);
+    }
+
+    /// Has blocks at the beginning of the audit trail removed with the commit in the making.
+    pub(super) fn prune(&self, blocks: Vec<RowKey>, through: u64) {
+        self.state().trail.prune(blocks, through);
     }
 
     /// Signs the end of the audit trail with the commit in the making.

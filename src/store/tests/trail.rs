@@ -114,6 +114,8 @@ async fn a_trail_that_was_cut_altered_or_put_back_keeps_the_store_shut() {
         vec![Write::Put(Table::Audit.row(last.clone()), blocks[0].1.clone())],
         vec![Write::Put(head_row(), old_head)],
         vec![Write::Remove(head_row())],
+        // The beginning, as if it had been pruned.
+        vec![Write::Remove(Table::Audit.row(blocks[0].0.clone()))],
     ];
     for attack in attacks {
         let disk = disk.copy();
@@ -132,4 +134,62 @@ async fn a_trail_that_was_cut_altered_or_put_back_keeps_the_store_shut() {
     }
     let backend = Arc::new(disk.copy().open().unwrap());
     open(&backend, &cell.copy()).await.unwrap();
+}
+
+async fn decide_at(store: &Store, at: Timestamp) {
+    let gate = GateId::parse("north").unwrap();
+    let event = AuditEvent::Decision {
+        at,
+        caller: "loopback",
+        gate: &gate,
+        comparison: Comparison::OneToMany,
+        decision: "no_match",
+        found: None,
+        revision: Revision(1),
+    };
+    store.note(&event).await.unwrap();
+}
+
+#[tokio::test]
+async fn entries_past_their_retention_go_and_the_rest_stays_a_chain() {
+    let disk = SimulatedDisk::default();
+    let (cell, store) = create(&Arc::new(disk.open().unwrap())).await;
+    let whole = trail(&store).await;
+    assert_eq!(store.prune(now()).await.unwrap(), None, "the newest block stays, however old");
+    for day in 0..40 {
+        decide_at(&store, now().plus_days(day)).await;
+    }
+    // The entry that made the store is of today: nothing before it goes, nothing behind it.
+    assert_eq!(store.prune(now().plus_days(30)).await.unwrap(), None);
+    let today = Timestamp::now().plus_days(1);
+    let through = store.prune(today).await.unwrap().unwrap();
+    assert!(through.seq > whole.len() as u64);
+    let start = store.audit_at(0).await.unwrap();
+    assert_eq!(start, through, "an export begins behind what is gone");
+    let (before, entries) = store.audit(0).await.unwrap().unwrap();
+    assert_eq!(before, through);
+    let mut head = before;
+    for entry in &entries {
+        head = head.then(&Leaf::of(entry));
+    }
+    assert_eq!(store.audit_at(head.seq).await.unwrap(), head);
+    assert_eq!(store.prune(now()).await.unwrap(), None, "the first block left is young");
+
+    // It says so in the chain, opens again, and goes on.
+    let said = events_of(&store, through.seq).await;
+    assert!(said.contains(&"pruned".to_owned()), "{said:?}");
+    store.close().await;
+    let store = open(&Arc::new(disk.open().unwrap()), &cell).await.unwrap();
+    enrol(&store, 1).await.unwrap();
+    assert!(events_of(&store, through.seq).await.ends_with(&["enrolled".to_owned()]));
+}
+
+/// Events behind an entry.
+async fn events_of(store: &Store, mut after: u64) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some((_, block)) = store.audit(after).await.unwrap() {
+        after += block.len() as u64;
+        found.extend(block.into_iter().map(|entry| String::from_utf8(entry).unwrap()));
+    }
+    events(&found)
 }
