@@ -24,6 +24,9 @@ use crate::pipeline::PipelineSettings;
 use crate::service::{CallerRule, CallerRuleFault, Callers, TlsMaterial};
 use crate::types::Limits;
 
+/// Largest reserve for a full disk, MiB.
+const MOST_RESERVE_MIB: u64 = 65_536;
+
 /// How callers reach the service and prove who they are.
 pub enum Security {
     /// No TLS, loopback only: everybody who reaches the port may do everything.
@@ -50,6 +53,8 @@ pub struct Settings {
     pub callers: Callers,
     /// The model pipeline.
     pub pipeline: PipelineSettings,
+    /// Space kept for revocations on a full disk, bytes.
+    pub reserve_bytes: u64,
     /// The index.
     pub index: IndexOptions,
     /// Bounds.
@@ -118,6 +123,9 @@ pub enum ConfigError {
     /// Searches are to take a graph that is not kept.
     #[error("index.plan: \"graph\" needs index.graph = true")]
     PlanWithoutGraph,
+    /// A reserve that no disk has.
+    #[error("store.reserve_mib: {0} is not from 0 to {MOST_RESERVE_MIB}")]
+    Reserve(u64),
     /// A limit that makes no sense.
     #[error("limits.{field}: {value} is not from {} to {}", allowed.start(), allowed.end())]
     Limit {
@@ -176,6 +184,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     pipeline.queue = raw.limits.requests_in_flight * raw.limits.frames_per_enrolment;
     check_pipeline(&pipeline)?;
     check_index(&raw.index)?;
+    let reserve_bytes = reserve(raw.store.reserve_mib)?;
     Ok(Settings {
         profile,
         data_dir: raw.data_dir,
@@ -185,6 +194,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         security,
         callers,
         pipeline,
+        reserve_bytes,
         index: raw.index,
         limits: raw.limits,
         log: raw.log,
@@ -240,6 +250,13 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
         Some((field, value, allowed)) => Err(ConfigError::Limit { field, value, allowed }),
         None => Ok(()),
     }
+}
+
+fn reserve(mib: u64) -> Result<u64, ConfigError> {
+    if mib > MOST_RESERVE_MIB {
+        return Err(ConfigError::Reserve(mib));
+    }
+    Ok(mib << 20)
 }
 
 fn check_index(index: &IndexOptions) -> Result<(), ConfigError> {
@@ -298,6 +315,9 @@ mod tests {
         ] {
             assert_eq!(fault(&format!("[listen]\nplaintext = true\n[index]\n{index}")), said);
         }
+        let reserve = |mib| format!("[listen]\nplaintext = true\n[store]\nreserve_mib = {mib}");
+        assert!(fault(&reserve(65_537)).contains("store.reserve_mib"));
+        assert_eq!((fault(&reserve(0)), fault(&reserve(65_536))), (String::new(), String::new()));
         let odd = "[listen]\nplaintext = true\n[pipeline]\ndetector_size = 333";
         assert!(fault(odd).contains("pipeline.detector_size"));
     }

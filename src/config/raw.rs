@@ -12,6 +12,8 @@ use crate::types::Limits;
 
 /// Default port of the service.
 const GRPC_PORT: u16 = 7400;
+/// Default size of the reserve for a full disk, MiB.
+const RESERVE_MIB: u64 = 32;
 /// Default port of the metrics.
 const METRICS_PORT: u16 = 9464;
 
@@ -33,6 +35,8 @@ pub struct RawConfig {
     pub callers: Vec<CallerRule>,
     /// The model pipeline.
     pub pipeline: PipelineSettings,
+    /// The store.
+    pub store: RawStore,
     /// The index.
     pub index: IndexOptions,
     /// Bounds.
@@ -51,6 +55,7 @@ impl Default for RawConfig {
             tls: None,
             callers: Vec::new(),
             pipeline: PipelineSettings::default(),
+            store: RawStore::default(),
             index: IndexOptions::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
@@ -90,6 +95,20 @@ pub struct RawTls {
     pub key: PathBuf,
     /// PEM of the authorities that sign callers' certificates.
     pub client_ca: PathBuf,
+}
+
+/// `[store]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStore {
+    /// Space that is kept for revocations on a full disk, MiB; 0 for none.
+    pub reserve_mib: u64,
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self { reserve_mib: RESERVE_MIB }
+    }
 }
 
 /// `[log]`.

@@ -133,10 +133,10 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
 
 /// Everything behind the port.
 async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, pipeline, index, limits, .. } = settings;
+    let Settings { profile, data_dir, reserve_bytes, pipeline, index, limits, .. } = settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
-    let backend = Arc::new(Embedded::open(&data_dir)?);
+    let backend = Arc::new(Embedded::open_reserving(&data_dir, reserve_bytes)?);
     let store = Store::open(backend, cell, pipeline.contract()).await?;
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
     Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline }).await?)

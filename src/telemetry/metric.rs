@@ -55,6 +55,7 @@ metrics_table! {
     ARENA_LOCKED_BYTES Gauge Bytes "assent_arena_locked_bytes" "Bytes of the arena locked in memory.";
     REVISION Gauge Count "assent_revision" "Newest revision of the store.";
     QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
+    LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }
 
@@ -83,6 +84,8 @@ pub enum Gauge {
     Revision,
     /// Quarantined records.
     Quarantined,
+    /// 1 while the store's disk is full.
+    LowOnSpace,
     /// 1 while serving.
     Serving,
 }
@@ -101,6 +104,7 @@ impl Gauge {
             Self::GraphTemplates => GRAPH_TEMPLATES,
             Self::Revision => REVISION,
             Self::Quarantined => QUARANTINED,
+            Self::LowOnSpace => LOW_ON_SPACE,
             Self::Serving => SERVING,
         }
     }
