@@ -450,7 +450,7 @@ mod tests {
                 harmless += usize::from(has.len() == had.len());
             }
         }
-        println!("{refused} refused, {a_root_less} cost a ROOT, {harmless} in what is not used");
+        eprintln!("{refused} refused, {a_root_less} cost a ROOT, {harmless} in what is not used");
         assert!(refused > 0 && a_root_less > 0);
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
@@ -17,6 +17,11 @@ const FILE_NAME: &str = "assent.redb";
 /// The directory and the file are their owner's alone.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// Longest file that redb makes before anything is in it, bytes, with room to spare.
+const UNBORN_MOST_BYTES: u64 = 8 << 20;
+/// What redb files begin with, and all that comes before their first page.
+const REDB_NAME_BYTES: usize = 9;
+const REDB_HEAD_BYTES: usize = 4_096;
 /// The reserve for a full disk, where nothing else is said, bytes.
 const RESERVE_BYTES: u64 = 32 << 20;
 /// How much of the file redb may keep in memory, bytes. Ciphertext only.
@@ -40,11 +45,15 @@ impl Embedded {
     pub fn open_reserving(directory: &Path, bytes: u64) -> Result<Self, EmbeddedError> {
         let io = |source| EmbeddedError::Directory { path: directory.into(), source };
         let file = private_file(directory).map_err(io)?;
+        forget_unborn(&file).map_err(io)?;
         let opening = |fault| EmbeddedError::opening(directory, fault);
         let file = FileBackend::new(file).map_err(opening)?;
-        let reserve = Reserve::open(directory, bytes).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => EmbeddedError::InUse { path: directory.into() },
-            _ => io(source),
+        let reserve = Reserve::open(directory, bytes).map_err(|source| {
+            if source.kind() == io::ErrorKind::WouldBlock {
+                EmbeddedError::InUse { path: directory.into() }
+            } else {
+                io(source)
+            }
         })?;
         let disk = Reserving::new(file, reserve.clone());
         let mut builder = Builder::new();
@@ -81,6 +90,24 @@ fn private_file(directory: &Path) -> io::Result<File> {
     sync_directory(directory)?;
     fs::canonicalize(directory)?.parent().map_or(Ok(()), sync_directory)?;
     Ok(file)
+}
+
+/// Empties a file that redb had begun to make when a crash came: with nothing in it and without
+/// the name that redb gives a file last, redb would refuse it for good. One that another process
+/// is making is locked, and left alone.
+fn forget_unborn(file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    if length == 0 || length > UNBORN_MOST_BYTES || file.try_lock().is_err() {
+        return Ok(());
+    }
+    let mut content = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut content, 0)?;
+    let is_zero = |part: Option<&[u8]>| part.is_none_or(|part| part.iter().all(|byte| *byte == 0));
+    let unnamed = is_zero(content.get(..REDB_NAME_BYTES));
+    if unnamed && is_zero(content.get(REDB_HEAD_BYTES..)) {
+        file.set_len(0)?;
+    }
+    file.unlock()
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -43,7 +43,7 @@ const STEP_BYTES: u64 = 256 << 10;
 const ROOM_SHARE: u64 = 4;
 /// The unit of `st_blocks`.
 const BLOCK_BYTES: u64 = 512;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Space that is held and can be let go.
 pub(in crate::store) trait Spare: fmt::Debug + Send {

@@ -316,7 +316,7 @@ fn what_was_acknowledged_survives_a_power_cut_at_any_write() {
         assert!(outcome.is_ok(), "history {n} failed: ASSENT_SEED={seed}");
     }
     let cuts = cuts.lock().unwrap();
-    println!("{histories} histories, {CUTS} lives each: {cuts:#?}");
+    eprintln!("{histories} histories, {CUTS} lives each: {cuts:#?}");
     assert!(replayed || (cuts.in_the_cell > 0 && cuts.with_two_roots > 0 && cuts.done > 0));
 }
 

@@ -96,10 +96,8 @@ impl Original {
             held if held == id(NEWCOMER) => Some(&newcomer),
             held => self.records.get(&held),
         };
-        match self.judge(&second, now) {
-            Outcome::Harmless => outcome,
-            worse => worse,
-        }
+        let after = self.judge(&second, now);
+        if after == Outcome::Harmless { outcome } else { after }
     }
 
     /// What was found, held against what must be: `expected` gives a record as it was enrolled.
@@ -168,7 +166,7 @@ fn survey(name: &str, original: &Original, bits: &[usize]) -> BTreeMap<Outcome, 
         }
         all
     });
-    println!("{name}: {} flips in {} bytes: {counts:?}", bits.len(), original.image.len());
+    eprintln!("{name}: {} flips in {} bytes: {counts:?}", bits.len(), original.image.len());
     counts
 }
 
@@ -193,7 +191,7 @@ fn every_bit(original: &Original) -> Option<Vec<usize>> {
     };
     let bits: Vec<_> = original.image.chunks(PAGE_BYTES).enumerate().flat_map(page).collect();
     let share = bits.len() * share / of..bits.len() * (share + 1) / of;
-    println!("{} bits in pages that hold anything, of which {share:?}", bits.len());
+    eprintln!("{} bits in pages that hold anything, of which {share:?}", bits.len());
     Some(bits[share].to_vec())
 }
 

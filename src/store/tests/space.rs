@@ -91,7 +91,7 @@ async fn revoke_all_on_a_full_disk(neighbour: impl Fn(&SimulatedDisk)) -> usize 
     enrol_far(&store, enrolled).await.unwrap();
     decide(&store).await.unwrap();
     assert_eq!(loaded_ids(&store).await, [far_id(last), far_id(enrolled)]);
-    println!("{last} single revocations on a full disk used {} KiB of the reserve", used >> 10);
+    eprintln!("{last} single revocations on a full disk used {} KiB of the reserve", used >> 10);
     used
 }
 
@@ -122,7 +122,7 @@ async fn without_a_reserve_a_full_disk_stops_the_store() {
         disk.leave_free(0);
     }
     assert!(revoked < 300 && !store.is_healthy());
-    println!("without a reserve, revocation ended after {revoked}");
+    eprintln!("without a reserve, revocation ended after {revoked}");
     disk.free_all();
     let store = open(&Arc::new(disk.after_power_cut(3).open().unwrap()), &cell).await.unwrap();
     let held = loaded_ids(&store).await.len();
