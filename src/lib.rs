@@ -8,6 +8,7 @@ pub mod config;
 pub mod consent;
 pub mod crypto;
 pub mod engine;
+mod failpoint;
 pub mod index;
 pub mod memory;
 pub mod pipeline;

@@ -289,6 +289,9 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
         let seen = recall.found + recall.missed;
         say!("  recall of {}: {} of {seen} repeated mates", recall.plan, recall.found);
     }
+    if status.store_low_on_space {
+        say!("  DISK FULL: only revocations are taken; free space, the service goes on by itself");
+    }
     for record in &status.quarantined_records {
         say!("  quarantined: {record}; revoke it by record id, or restore the store");
     }

@@ -32,6 +32,8 @@ use crate::types::Limits;
 const SNAPSHOT_NAME: &str = "snapshot";
 /// The key mirror, where no better place is named.
 const MIRROR_NAME: &str = "key-mirror";
+/// Largest reserve for a full disk, MiB.
+const MOST_RESERVE_MIB: u64 = 65_536;
 
 /// How callers reach the service and prove who they are.
 pub enum Security {
@@ -59,6 +61,8 @@ pub struct Settings {
     pub callers: Callers,
     /// The model pipeline.
     pub pipeline: PipelineSettings,
+    /// Space kept for revocations on a full disk, bytes.
+    pub reserve_bytes: u64,
     /// The index.
     pub index: IndexOptions,
     /// How long audit entries are kept, days; `None` for good.
@@ -161,6 +165,9 @@ pub enum ConfigError {
     /// Searches are to take a graph that is not kept.
     #[error("index.plan: \"graph\" needs index.graph = true")]
     PlanWithoutGraph,
+    /// A reserve that no disk has.
+    #[error("store.reserve_mib: {0} is not from 0 to {MOST_RESERVE_MIB}")]
+    Reserve(u64),
     /// A limit that makes no sense.
     #[error("limits.{field}: {value} is not from {} to {}", allowed.start(), allowed.end())]
     Limit {
@@ -222,6 +229,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     let snapshots = snapshots(raw.snapshot, &raw.data_dir)?;
     let audit_retention_days = retention(raw.audit)?;
     let key_mirror = raw.backup.key_mirror.unwrap_or_else(|| raw.data_dir.join(MIRROR_NAME));
+    let reserve_bytes = reserve(raw.store.reserve_mib)?;
     Ok(Settings {
         profile,
         audit_retention_days,
@@ -233,6 +241,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         security,
         callers,
         pipeline,
+        reserve_bytes,
         index: raw.index,
         snapshots,
         limits: raw.limits,
@@ -289,6 +298,13 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
         Some((field, value, allowed)) => Err(ConfigError::Limit { field, value, allowed }),
         None => Ok(()),
     }
+}
+
+fn reserve(mib: u64) -> Result<u64, ConfigError> {
+    if mib > MOST_RESERVE_MIB {
+        return Err(ConfigError::Reserve(mib));
+    }
+    Ok(mib << 20)
 }
 
 fn check_index(index: &IndexOptions) -> Result<(), ConfigError> {
@@ -371,6 +387,9 @@ mod tests {
         ] {
             assert_eq!(fault(&format!("[listen]\nplaintext = true\n[index]\n{index}")), said);
         }
+        let reserve = |mib| format!("[listen]\nplaintext = true\n[store]\nreserve_mib = {mib}");
+        assert!(fault(&reserve(65_537)).contains("store.reserve_mib"));
+        assert_eq!((fault(&reserve(0)), fault(&reserve(65_536))), (String::new(), String::new()));
         let odd = "[listen]\nplaintext = true\n[pipeline]\ndetector_size = 333";
         assert!(fault(odd).contains("pipeline.detector_size"));
     }

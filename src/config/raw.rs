@@ -15,6 +15,8 @@ const GRPC_PORT: u16 = 7400;
 /// Shortest retention of audit entries: three years, whatever leap day is among them (the Measures
 /// of 2025, article 9, for what an impact assessment is about).
 pub(super) const LEAST_RETENTION_DAYS: u32 = 1_096;
+/// Default size of the reserve for a full disk, MiB.
+const RESERVE_MIB: u64 = 32;
 /// Default port of the metrics.
 const METRICS_PORT: u16 = 9464;
 
@@ -36,6 +38,8 @@ pub struct RawConfig {
     pub callers: Vec<CallerRule>,
     /// The model pipeline.
     pub pipeline: PipelineSettings,
+    /// The store.
+    pub store: RawStore,
     /// The index.
     pub index: IndexOptions,
     /// Snapshots of the index.
@@ -60,6 +64,7 @@ impl Default for RawConfig {
             tls: None,
             callers: Vec::new(),
             pipeline: PipelineSettings::default(),
+            store: RawStore::default(),
             index: IndexOptions::default(),
             snapshot: SnapshotOptions::default(),
             audit: AuditOptions::default(),
@@ -139,6 +144,20 @@ pub struct AuditOptions {
 impl Default for AuditOptions {
     fn default() -> Self {
         Self { retention_days: LEAST_RETENTION_DAYS }
+    }
+}
+
+/// `[store]`.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawStore {
+    /// Space that is kept for revocations on a full disk, MiB; 0 for none.
+    pub reserve_mib: u64,
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self { reserve_mib: RESERVE_MIB }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::consent::{
     Admitted, ConsentDraft, ConsentRecord, ConsentRefusal, DuplicatePolicy, ErrorRate,
     ParsedConsent, Sha256,
 };
+use crate::failpoint;
 use crate::index::{IndexError, NewTemplate};
 use crate::pipeline::{Company, DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
 use crate::store::{IdempotentWrite, PriorAnswer, RevocationCause, StoreError, StoredRecord};
@@ -143,6 +144,12 @@ pub enum EnrolError {
     /// Stopping.
     #[error("the service is not serving")]
     Stopped,
+    /// The disk is full.
+    #[error(
+        "the service's disk is full; free space on it: enrolment goes on by itself then, and \
+         revocations are taken all the while"
+    )]
+    LowOnSpace,
     /// The store.
     #[error("the enrolment could not be stored")]
     Store(#[source] StoreError),
@@ -170,6 +177,7 @@ impl Engine {
         if let Some(prior) = self.prior(parsed.consent(), &request).await? {
             return Ok(prior);
         }
+        self.store.check_space().map_err(unstored)?;
         let admitted = self.policy().admit_parsed(parsed, Timestamp::now())?;
         let (parts, quality) = self.embed_all(frames, deadline).await?;
         let template = self.fuse(&parts, &quality)?;
@@ -318,6 +326,7 @@ impl Engine {
             }
             Err(other) => return Err(other),
         };
+        failpoint::reach("enrol.committed");
         if let Err(fault) = self.index.insert(new_template(&record), &template) {
             self.unstore(&record).await;
             return Err(EnrolError::Index(fault));
@@ -381,15 +390,7 @@ impl Engine {
         };
         let outcome = self.store.enrol(record, template, write).await;
         telemetry::stage(Stage::Commit, begun.elapsed());
-        outcome.map_err(|fault| {
-            if matches!(fault, StoreError::IdempotencyTaken) {
-                EnrolError::KeyReused
-            } else if matches!(fault, StoreError::ConsentTaken) {
-                EnrolError::ConsentUsed
-            } else {
-                EnrolError::Store(fault)
-            }
-        })
+        outcome.map_err(unstored)
     }
 
     /// Takes back a record that the index could not hold, so that a restart does not bring it up.
@@ -425,6 +426,18 @@ impl Answer {
     fn at(self, revision: Revision) -> Enrolled {
         let Self { record, expires_at, receipt, quality, duplicates } = self;
         Enrolled { record, expires_at, revision, receipt, quality, duplicates }
+    }
+}
+
+fn unstored(fault: StoreError) -> EnrolError {
+    if matches!(fault, StoreError::IdempotencyTaken) {
+        EnrolError::KeyReused
+    } else if matches!(fault, StoreError::ConsentTaken) {
+        EnrolError::ConsentUsed
+    } else if matches!(fault, StoreError::LowOnSpace) {
+        EnrolError::LowOnSpace
+    } else {
+        EnrolError::Store(fault)
     }
 }
 

@@ -201,6 +201,11 @@ impl Engine {
         tokio::task::spawn_blocking(care).await.unwrap_or(Err(IndexError::Poisoned))
     }
 
+    /// Looks whether there is space on the store's disk again, where there was not.
+    pub async fn regain_space(&self) {
+        self.store.regain_space().await;
+    }
+
     /// Waits until every begun commit is finished, then closes the store: nothing can be committed
     /// from then on.
     pub async fn drain(&self) {

@@ -30,12 +30,23 @@ pub enum ApplyError {
     /// A gate asks more than the model's calibration can give.
     #[error(transparent)]
     OperatingPoint(#[from] OperatingPointFault),
+    /// The disk is full.
+    #[error("the service's disk is full; free space on it, and apply again")]
+    LowOnSpace,
     /// The store.
     #[error("the policy could not be stored")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A fault of ours.
     #[error("internal fault")]
     Internal,
+}
+
+fn unstored(fault: StoreError) -> ApplyError {
+    if matches!(fault, StoreError::LowOnSpace) {
+        ApplyError::LowOnSpace
+    } else {
+        ApplyError::Store(fault)
+    }
 }
 
 /// A gate's FMR lies outside the model's calibration table.
@@ -129,7 +140,8 @@ impl Engine {
         check_operating_points(&policy, &self.calibration)?;
         let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
         if differs && !dry_run {
-            let revision = self.store.put_policy(policy.to_toml().as_bytes()).await?;
+            let revision = self.store.put_policy(policy.to_toml().as_bytes()).await;
+            let revision = revision.map_err(unstored)?;
             *self.policy.write().unwrap_or_else(PoisonError::into_inner) =
                 Arc::new(Standing { policy, revision });
             self.advance(revision);

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::Engine;
 use super::receipt::{Receipt, erasure_receipt};
+use crate::failpoint;
 use crate::index::{NewTemplate, PendingPurge, Purged};
 use crate::store::{RevocationCause, Revoked, StoreError, StoredRecord};
 use crate::telemetry;
@@ -226,11 +227,13 @@ impl Engine {
         // Zeroised before the commit: a revoked template that outlives a failed commit in RAM
         // helps nobody, and a lost one is the better loss (P9).
         let purged = pending.into_iter().map(|pending| self.index.purge(pending)).collect();
+        failpoint::reach("revoke.zeroised");
         let revoked = self
             .store
             .revoke(records, Timestamp::now(), cause)
             .await
             .map_err(RevokeError::Store)?;
+        failpoint::reach("revoke.committed");
         self.advance(revoked.revision);
         let mut limbo = self.limbo();
         let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);

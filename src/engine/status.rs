@@ -26,6 +26,8 @@ pub struct EngineStatus {
     pub provider: Provider,
     /// The pipeline's counters.
     pub counters: Counters,
+    /// The disk is full: only revocations are taken.
+    pub low_on_space: bool,
     /// Records that could not be opened.
     pub quarantined: Vec<RecordId>,
 }
@@ -69,6 +71,7 @@ impl Engine {
             pack: self.pipeline.pack().clone(),
             provider: self.pipeline.provider(),
             counters: self.pipeline.counters(),
+            low_on_space: self.store.check_space().is_err(),
             quarantined: self.quarantined(),
         }
     }

@@ -142,6 +142,9 @@ pub enum VerifyError {
     /// There is no decision without an audit entry.
     #[error("the decision could not be recorded")]
     Unrecorded(#[source] StoreError),
+    /// There is no room for an audit entry.
+    #[error("no decision can be recorded: the service's disk is full")]
+    LowOnSpace,
     /// A fault of ours.
     #[error("the search failed")]
     Index(#[from] IndexError),
@@ -169,6 +172,7 @@ impl Engine {
         pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
+        self.store.check_space().map_err(unrecorded)?;
         let mut verdict = self.blank(&pass, comparison);
         if let Some(decision) = self.before_looking(&command)? {
             verdict.decision = decision;
@@ -256,7 +260,7 @@ impl Engine {
         let begun = Instant::now();
         let recorded = self.store.note(&event).await;
         telemetry::stage(Stage::Audit, begun.elapsed());
-        recorded.map_err(VerifyError::Unrecorded)
+        recorded.map_err(unrecorded)
     }
 
     /// The ways past a gate that do not use the face; the deployment's fallback where the gate is
@@ -397,6 +401,14 @@ fn pixels(n: u32) -> f32 {
 
 fn comparison_of(command: &VerifyCommand) -> Comparison {
     if command.claimed.is_some() { Comparison::OneToOne } else { Comparison::OneToMany }
+}
+
+fn unrecorded(fault: StoreError) -> VerifyError {
+    if matches!(fault, StoreError::LowOnSpace) {
+        VerifyError::LowOnSpace
+    } else {
+        VerifyError::Unrecorded(fault)
+    }
 }
 
 fn is_past(deadline: Option<Instant>) -> bool {

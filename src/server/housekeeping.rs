@@ -1,4 +1,4 @@
-//! What runs beside the requests: expiry, gauges, health.
+//! What runs beside the requests: expiry, the reserve for a full disk, gauges, health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +34,7 @@ pub(super) async fn run(
             _ = tick.tick() => {}
         }
         sweep(&engine).await;
+        engine.regain_space().await;
         publish(&engine, &shared);
         if !engine.is_healthy() && shared.phase() == Phase::Serving {
             tracing::error!("a fault leaves the service in doubt: it stops answering");
@@ -101,6 +102,7 @@ fn publish(engine: &Engine, shared: &Shared) {
         (Gauge::GraphTemplates, status.index.graph.map_or(0, |graph| graph.linked) as f64),
         (Gauge::Revision, status.revision.0 as f64),
         (Gauge::Quarantined, status.quarantined.len() as f64),
+        (Gauge::LowOnSpace, f64::from(u8::from(status.low_on_space))),
         (Gauge::Serving, f64::from(u8::from(serving))),
     ] {
         telemetry::gauge(gauge, value);

@@ -20,6 +20,8 @@ use crate::types::InvalidText;
 
 /// When a refused caller should try again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// The reason of refusals for want of space.
+const LOW_ON_SPACE: &str = "LOW_ON_SPACE";
 /// Where the type URLs of `Any` begin.
 const TYPE_URL: &str = "type.googleapis.com/";
 
@@ -241,6 +243,7 @@ impl From<VerifyError> for Fault {
                 tracing::error!(fault = %chain(&error), "no decision without an audit entry");
                 Self::new(Code::Unavailable, error.to_string())
             }
+            VerifyError::LowOnSpace => Self::new(Code::Unavailable, error.to_string()),
             VerifyError::Index(_) | VerifyError::Internal => Self::internal(&error),
         }
     }
@@ -262,6 +265,7 @@ impl From<EnrolError> for Fault {
             EnrolError::ConsentUsed => {
                 Self::precondition("CONSENT_USED", "consent.consent_id", error)
             }
+            EnrolError::LowOnSpace => Self::precondition(LOW_ON_SPACE, "store", error),
             EnrolError::Late => Self::late(),
             EnrolError::Overloaded => Self::overloaded(),
             EnrolError::Stopped => Self::not_serving("the service is not serving"),
@@ -314,6 +318,7 @@ impl From<ApplyError> for Fault {
             ApplyError::OperatingPoint(fault) => {
                 Self::precondition("OPERATING_POINT", "toml", fault)
             }
+            ApplyError::LowOnSpace => Self::precondition(LOW_ON_SPACE, "store", error),
             ApplyError::Store(_) | ApplyError::Internal => Self::internal(&error),
         }
     }

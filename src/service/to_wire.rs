@@ -300,6 +300,7 @@ pub(super) fn status(
         recall: recall.collect(),
         catalogue_bytes: status.index.catalogue_bytes as u64,
         graph_bytes: status.index.graph.map_or(0, |graph| graph.bytes) as u64,
+        store_low_on_space: status.low_on_space,
         graph_templates: status.index.graph.map_or(0, |graph| graph.linked) as u64,
     }
 }

@@ -102,6 +102,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether changes are still taken; false for good after a failed commit.
     fn is_healthy(&self) -> bool;
 
+    /// Whether the storage is full, so that only what destroys should be committed.
+    fn is_low_on_space(&self) -> bool;
+
+    /// Looks whether there is space again, where there was not.
+    fn regain_space(&self) -> BoxFuture<'_, ()>;
+
     /// Finishes what was begun and lets the storage go; later calls answer
     /// [`BackendError::Closed`].
     fn close(&self) -> BoxFuture<'_, ()>;

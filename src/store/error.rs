@@ -100,6 +100,12 @@ pub enum StoreError {
     /// The audit trail could not be written out.
     #[error("the audit trail could not be written out")]
     Export(#[from] std::io::Error),
+    /// The disk is full; what destroys is still taken.
+    #[error(
+        "the disk is full: nothing but revocations is taken until space is freed on the store's \
+         disk; the service goes on by itself then"
+    )]
+    LowOnSpace,
     /// The backend failed.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -13,7 +13,7 @@
 //! - A template opens only together with the exact header, consent included, it was sealed with.
 //! - One record that does not open is quarantined and counted; it stops nothing.
 //! - After a failed commit nothing more is written until the store is opened anew.
-//!
+//! - On a full disk nothing is taken but what destroys, and that is (`embedded/reserve.rs`).
 //! - What a revocation destroyed does not open with any older copy of the directory and the ROOT
 //!   of today (`tree.rs`).
 //! - A store that is older than its root cell is not opened.

@@ -19,6 +19,7 @@ use super::vault::Vault;
 use crate::audit::Head;
 use crate::crypto::DIGEST_BYTES;
 use crate::crypto::cell::{Epoch, RootCell};
+use crate::failpoint;
 use crate::types::{ModelContract, Revision, Timestamp};
 
 pub(super) const ROOT_ROW: &str = "root";
@@ -87,6 +88,7 @@ impl Store {
         if is_new {
             store.create(check).await?;
         } else {
+            failpoint::reach("start.opened");
             store.replace_root("start").await?;
             store.finish_restore().await?;
         }

@@ -26,8 +26,9 @@ impl Store {
     /// Adds an entry to the audit trail; durable on return.
     ///
     /// # Errors
-    /// The backend.
+    /// The disk is full, or the backend.
     pub async fn note(&self, event: &AuditEvent<'_>) -> Result<(), StoreError> {
+        self.check_space()?;
         let (vault, note) = (Arc::clone(&self.vault), Note::of(encoded(event)));
         Ok(self.backend.note(Box::new(move || vault.note(note))).await?)
     }

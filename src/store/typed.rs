@@ -106,7 +106,7 @@ impl Store {
     ///
     /// # Errors
     /// The idempotency key, the consent id or the record id was used before, the template is of
-    /// another model, or the backend. Nothing is stored then, [`BackendError::Stopped`] apart,
+    /// another model, the disk is full, or the backend. Nothing is stored then, [`BackendError::Stopped`] apart,
     /// where the next start shows it.
     pub async fn enrol(
         &self,
@@ -115,6 +115,7 @@ impl Store {
         idempotency: IdempotentWrite,
     ) -> Result<Revision, StoreError> {
         self.check_model(&record.model)?;
+        self.check_space()?;
         let batch = self.enrolment(record, template, idempotency)?;
         self.backend.commit(batch).await.map_err(enrolment_refused)
     }
@@ -191,8 +192,9 @@ impl Store {
     /// Replaces the policy document, sealed; durable on return.
     ///
     /// # Errors
-    /// The backend.
+    /// The disk is full, or the backend.
     pub async fn put_policy(&self, document: &[u8]) -> Result<Revision, StoreError> {
+        self.check_space()?;
         let (sha256, at) = (Sha256(sha256(document)), Timestamp::now());
         let entry = LogEntry::PolicyApplied { sha256, at };
         let audit = move |revision| encoded(&AuditEvent::PolicyApplied { at, revision, sha256 });
@@ -244,6 +246,19 @@ impl Store {
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.backend.is_healthy()
+    }
+
+    /// Fails while the disk is full and only revocations are taken.
+    ///
+    /// # Errors
+    /// [`StoreError::LowOnSpace`].
+    pub fn check_space(&self) -> Result<(), StoreError> {
+        if self.backend.is_low_on_space() { Err(StoreError::LowOnSpace) } else { Ok(()) }
+    }
+
+    /// Looks whether there is space again, where there was not.
+    pub async fn regain_space(&self) {
+        self.backend.regain_space().await;
     }
 
     /// Finishes what was begun and lets the storage go.

@@ -22,6 +22,7 @@ use super::tree::{self, KeyTree, Page, Place};
 use crate::audit::Head;
 use crate::crypto::cell::{CellError, Epoch, RootCell};
 use crate::crypto::{OpenError, SealError};
+use crate::failpoint;
 use crate::types::RecordId;
 
 /// The tree and the cell, shared by the store and its backend's writer.
@@ -168,6 +169,7 @@ impl State {
             let next = Epoch(self.in_force().0 + 1);
             self.cell.prepare(next)?;
             self.replacing = Some(next);
+            failpoint::reach("root.prepared");
         }
         let (epoch, root) = self.cell.roots().last().ok_or(VaultFault::NoRoot)?;
         let epoch = *epoch;
@@ -195,7 +197,9 @@ impl State {
 
     fn committed(&mut self) -> Result<(), VaultFault> {
         if let Some(epoch) = self.replacing.take() {
+            failpoint::reach("root.committed");
             self.cell.retire_all_but(epoch)?;
+            failpoint::reach("root.retired");
         }
         self.tree.committed();
         Ok(())

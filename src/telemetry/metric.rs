@@ -57,6 +57,7 @@ metrics_table! {
     QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
     SNAPSHOT_ROWS Gauge Count "assent_snapshot_rows" "Rows of the newest snapshot that this process wrote.";
     SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
+    LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }
 
@@ -89,6 +90,8 @@ pub enum Gauge {
     SnapshotRows,
     /// When the newest snapshot was written.
     SnapshotTime,
+    /// 1 while the store's disk is full.
+    LowOnSpace,
     /// 1 while serving.
     Serving,
 }
@@ -109,6 +112,7 @@ impl Gauge {
             Self::Quarantined => QUARANTINED,
             Self::SnapshotRows => SNAPSHOT_ROWS,
             Self::SnapshotTime => SNAPSHOT_TIME,
+            Self::LowOnSpace => LOW_ON_SPACE,
             Self::Serving => SERVING,
         }
     }

@@ -1,6 +1,7 @@
 //! What the integration tests share: services in this process and as child processes, clients,
 //! policies, requests, faces.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -308,17 +309,25 @@ impl Process {
 
     /// The same, with what computes.
     pub(crate) fn spawn_on(place: &Place, provider: Provider, arguments: &[&str]) -> Self {
+        Self::spawn_in(place, provider, arguments, &[])
+    }
+
+    /// On the CPU, to be killed by itself at a point of `src/failpoint.rs`: `name:count`.
+    pub(crate) fn spawn_failing(place: &Place, arguments: &[&str], failpoint: &str) -> Self {
+        Self::spawn_in(place, Provider::Cpu, arguments, &[("ASSENT_FAILPOINT", failpoint)])
+    }
+
+    fn spawn_in(
+        place: &Place,
+        provider: Provider,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let address = free_address();
         let child = Command::new(env!("CARGO_BIN_EXE_assent"))
-            .args(["serve", "--plaintext", "--no-metrics", "--provider", provider.name()])
-            .args(["--listen", &address.to_string()])
-            .arg("--data-dir")
-            .arg(place.data())
-            .arg("--root-key")
-            .arg(place.root_key())
-            .arg("--models-dir")
-            .arg(&*MODELS)
+            .args(serve_arguments(place, provider, address))
             .args(arguments)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -335,20 +344,27 @@ impl Process {
         self.child.id()
     }
 
+    /// Whether it is no more.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the child can be asked").is_some()
+    }
+
     /// A client, once health says SERVING.
     pub(crate) async fn client(&mut self) -> Client {
+        self.client_or_end().await.expect("the program ended while it was starting")
+    }
+
+    /// The same; `None` where the program ends before.
+    pub(crate) async fn client_or_end(&mut self) -> Option<Client> {
         let begun = Instant::now();
-        let target = Target { url: format!("http://{}", self.address), ..Target::default() };
         while begun.elapsed() < PATIENCE {
-            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
-                panic!("the program ended while it was starting: {status}");
+            if self.has_ended() {
+                return None;
             }
-            if let Ok(client) = Client::connect(&target).await
-                && client.is_serving("").await.unwrap_or(false)
-            {
-                return client;
+            if let Some(client) = serving_at(self.address).await {
+                return Some(client);
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the program did not serve within {PATIENCE:?}");
     }
@@ -365,6 +381,34 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `assent serve` is told on a place.
+pub(crate) fn serve_arguments(
+    place: &Place,
+    provider: Provider,
+    address: SocketAddr,
+) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> =
+        ["serve", "--plaintext", "--no-metrics", "--provider", provider.name(), "--listen"]
+            .map(OsString::from)
+            .into();
+    arguments.push(address.to_string().into());
+    for (flag, path) in [
+        ("--data-dir", place.data()),
+        ("--root-key", place.root_key()),
+        ("--models-dir", MODELS.clone()),
+    ] {
+        arguments.extend([flag.into(), path.into()]);
+    }
+    arguments
+}
+
+/// A client of the service there, if it says SERVING.
+pub(crate) async fn serving_at(address: SocketAddr) -> Option<Client> {
+    let target = Target { url: format!("http://{address}"), ..Target::default() };
+    let client = Client::connect(&target).await.ok()?;
+    client.is_serving("").await.unwrap_or(false).then_some(client)
 }
 
 /// An address on loopback that was free a moment ago.

@@ -1,12 +1,15 @@
-//! kill -9 of the program while enrolments and revocations are in flight: what was acknowledged
-//! holds (P2, P4), what was not acknowledged holds whole or not at all.
+//! kill -9 of the program while enrolments and revocations are in flight, and while it replaces
+//! ROOT: what was acknowledged holds (P2, P4), what was not acknowledged holds whole or not at all.
 //!
-//! One store lives through all kills. A kill counts for a kind of call only when at least one call
-//! of that kind had begun before it and was never answered.
+//! One store lives through all kills. Every second process is killed at a random moment, the others
+//! kill themselves at the failpoints of the program (`src/failpoint.rs`), one after the other. A
+//! kill counts for a kind of call only when at least one call of that kind had begun before it and
+//! was never answered. `ASSENT_KILLS=10000` makes a long run, `ASSENT_SEED` repeats the moments.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use assent::service::client::Client;
 use assent::service::proto;
@@ -18,20 +21,38 @@ use crate::harness::{
     revoke_subject, verify_face,
 };
 
-/// Kills of each kind.
-const KILLS: u32 = 100;
-/// Cycles after which the test gives up on having that many.
-const MOST_CYCLES: u32 = 130;
+/// Kills of one run; `ASSENT_KILLS` for another number.
+const KILLS: u32 = 500;
+/// The least share of them that must hit a call in flight, for each kind of call.
+const IN_FLIGHT_SHARE: u32 = 5;
+/// Where the program kills itself, and how often it passes the point before, at most. Every start
+/// replaces ROOT, so that the first time at the points of a commit is at the start.
+const FAILPOINTS: [(&str, u64); 12] = [
+    ("start.opened", 1),
+    ("root.prepared", 1),
+    ("root.committed", 1),
+    ("root.retired", 1),
+    ("root.prepared", 6),
+    ("root.committed", 6),
+    ("root.retired", 6),
+    ("commit.written", 12),
+    ("commit.durable", 12),
+    ("enrol.committed", 8),
+    ("revoke.zeroised", 6),
+    ("revoke.committed", 6),
+];
+/// How long a process may take to reach its failpoint, milliseconds; then it is killed.
+const LATEST_FAILPOINT_MS: u64 = 2_000;
 /// Callers of each kind at once.
 const CALLERS: usize = 4;
 /// The kill comes at a random moment within this time after the callers' start, milliseconds.
 const LATEST_KILL_MS: u64 = 60;
 /// Living people that there are at least when revocations begin.
-const POOL: usize = 48;
+const POOL: usize = 40;
 /// People of earlier cycles that are looked at after each restart, of each kind; all at the end.
-const SAMPLE: usize = 12;
+const SAMPLE: usize = 4;
 /// Questions at once.
-const ASKED_AT_ONCE: usize = 8;
+const ASKED_AT_ONCE: usize = 16;
 /// The least that the models need: probes are embeddings here.
 const CONFIG: &str = "[pipeline]\nworkers = 1\nmax_batch = 1\n";
 
@@ -105,8 +126,13 @@ fn harm_to_gone(seen: &Seen) -> Option<Harm> {
 
 #[derive(Debug, Default)]
 struct Tally {
-    enrolment_kills: u32,
-    revocation_kills: u32,
+    kills: u32,
+    at_random: u32,
+    /// Before it served.
+    at_the_start: u32,
+    at_failpoints: BTreeMap<&'static str, u32>,
+    with_enrolments_cut: u32,
+    with_revocations_cut: u32,
     enrolments_acked: usize,
     revocations_acked: usize,
     /// Not acknowledged: how many were there after the restart, and how many were not.
@@ -240,8 +266,14 @@ impl Ledger {
         self.living.extend(enrolled);
     }
 
-    /// Callers of both kinds at work until the program is killed under them.
-    async fn flight(&mut self, process: Process, client: &Client, notice: &proto::Notice, ms: u64) {
+    /// Callers of both kinds at work until the program is no more: by itself, or killed after `ms`.
+    async fn flight(
+        &mut self,
+        mut process: Process,
+        client: &Client,
+        notice: &proto::Notice,
+        ms: u64,
+    ) {
         let killed = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicU64::new(self.next));
         let pool = Arc::new(Mutex::new(std::mem::take(&mut self.living)));
@@ -252,12 +284,18 @@ impl Ledger {
         let revoking = join_all((0..CALLERS).map(|_| {
             tokio::spawn(keep_revoking(client.clone(), Arc::clone(&pool), Arc::clone(&killed)))
         }));
-        tokio::time::sleep(Duration::from_millis(ms)).await;
+        // Key rotation: each start is one. Callers of an RPC that rotates belong here, as a third
+        // kind beside those two.
+        let end = Instant::now() + Duration::from_millis(ms);
+        while Instant::now() < end && !process.has_ended() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         killed.store(true, Ordering::SeqCst);
         process.kill();
         let (enrolling, revoking) = tokio::join!(enrolling, revoking);
         self.living = std::mem::take(&mut pool.lock().unwrap());
         self.next = next.load(Ordering::SeqCst);
+        let cut_before = (self.cut_enrolments.len(), self.cut_revocations.len());
         for ended in enrolling {
             let (acked, cut) = ended.unwrap();
             self.tally.enrolments_acked += acked.len();
@@ -270,12 +308,9 @@ impl Ledger {
             self.gone.extend(acked);
             self.cut_revocations.extend(cut);
         }
-        self.tally.enrolment_kills += u32::from(!self.cut_enrolments.is_empty());
-        self.tally.revocation_kills += u32::from(!self.cut_revocations.is_empty());
-    }
-
-    fn is_done(&self) -> bool {
-        self.tally.enrolment_kills >= KILLS && self.tally.revocation_kills >= KILLS
+        self.tally.kills += 1;
+        self.tally.with_enrolments_cut += u32::from(self.cut_enrolments.len() > cut_before.0);
+        self.tally.with_revocations_cut += u32::from(self.cut_revocations.len() > cut_before.1);
     }
 }
 
@@ -298,7 +333,7 @@ async fn keep_enrolling(
         match client.enroll(request.clone()).await {
             Ok(response) => acked.push(Person { number, record: response.record_id }),
             Err(error) => {
-                assert!(killed.load(Ordering::SeqCst), "refused by a living service: {error}");
+                assert!(ends(&killed).await, "refused by a living service: {error}");
                 return (acked, Some(request));
             }
         }
@@ -321,12 +356,29 @@ async fn keep_revoking(
                 acked.push(person.number);
             }
             Err(error) => {
-                assert!(killed.load(Ordering::SeqCst), "refused by a living service: {error}");
+                assert!(ends(&killed).await, "refused by a living service: {error}");
                 return (acked, Some(person));
             }
         }
     }
     (acked, None)
+}
+
+/// Whether the program is no more, or is not in a moment: a failpoint's kill shows to a caller
+/// before it shows to the one that watches the process.
+async fn ends(killed: &AtomicBool) -> bool {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        if killed.load(Ordering::SeqCst) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    false
+}
+
+fn kills() -> u32 {
+    std::env::var("ASSENT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
 }
 
 /// The seed of this run: `ASSENT_SEED`, or a new one.
@@ -345,32 +397,49 @@ async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() 
     let place = Place::new();
     let config = place.path().join("assent.toml");
     std::fs::write(&config, CONFIG).unwrap();
-    let start = || Process::spawn_with(&place, &["--config", config.to_str().unwrap()]);
+    let arguments = ["--config", config.to_str().unwrap()];
 
+    let begun = Instant::now();
     let mut dice = Dice(seed);
     let mut ledger = Ledger::default();
-    let mut process = start();
+    let mut process = Process::spawn_with(&place, &arguments);
     let mut client = process.client().await;
     let apply = proto::ApplyPolicyRequest { toml: policy(), dry_run: false };
     client.apply_policy(apply).await.unwrap();
     let notice = notice(&client).await;
-    for _cycle in 0..MOST_CYCLES {
+    let mut failpoints = FAILPOINTS.iter().cycle();
+    while ledger.tally.kills < kills() {
         ledger.fill_pool(&client, &notice).await;
         ledger.flight(process, &client, &notice, dice.below(LATEST_KILL_MS)).await;
-        process = start();
+        ledger.tally.at_random += 1;
+
+        let (name, most) = failpoints.next().unwrap();
+        let failpoint = format!("{name}:{}", 1 + dice.below(*most));
+        let mut failing = Process::spawn_failing(&place, &arguments, &failpoint);
+        if let Some(client) = failing.client_or_end().await {
+            ledger.flight(failing, &client, &notice, LATEST_FAILPOINT_MS).await;
+        } else {
+            ledger.tally.kills += 1;
+            ledger.tally.at_the_start += 1;
+        }
+        *ledger.tally.at_failpoints.entry(name).or_insert(0) += 1;
+
+        process = Process::spawn_with(&place, &arguments);
         client = process.client().await;
         ledger.settle(&client).await;
         let (living, gone) = (dice.some(&ledger.living, SAMPLE), dice.some(&ledger.gone, SAMPLE));
         ledger.audit(&client, &living, &gone).await;
-        if ledger.is_done() {
-            break;
-        }
     }
+    let took = begun.elapsed();
     let (living, gone) = (ledger.living.clone(), ledger.gone.clone());
     ledger.audit(&client, &living, &gone).await;
     let tally = &ledger.tally;
     println!("kills: {tally:#?}\nkills: {} living, {} gone at the end", living.len(), gone.len());
-    assert!(ledger.is_done(), "too few kills hit a call in flight");
+    println!("kills: {took:?}, {:?} a kill", took / tally.kills);
+    let least = kills() / IN_FLIGHT_SHARE;
+    let cut = tally.with_enrolments_cut.min(tally.with_revocations_cut);
+    assert!(cut >= least, "too few kills hit a call in flight");
+    assert!(tally.at_the_start > 0 || kills() < 10, "no failpoint killed a start");
     assert_eq!((tally.lost, tally.revived, tally.torn), (0, 0, 0), "ASSENT_SEED={seed}");
 }
 

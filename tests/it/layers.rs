@@ -4,17 +4,22 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Each module, its rank, and the modules that it may name. Those are all of a lower rank.
-const TABLE: [(&str, u8, &[&str]); 14] = [
+const TABLE: [(&str, u8, &[&str]); 15] = [
+    ("failpoint", 0, &[]),
     ("memory", 0, &[]),
     ("types", 0, &[]),
     ("consent", 1, &["types"]),
     ("crypto", 1, &["types"]),
     ("telemetry", 1, &["types"]),
     ("audit", 2, &["crypto", "types"]),
-    ("store", 3, &["audit", "crypto", "consent", "types", "telemetry"]),
+    ("store", 3, &["audit", "crypto", "consent", "types", "telemetry", "failpoint"]),
     ("index", 3, &["consent", "types", "telemetry"]),
     ("pipeline", 4, &["types", "telemetry"]),
-    ("engine", 5, &["pipeline", "index", "store", "audit", "consent", "types", "telemetry"]),
+    (
+        "engine",
+        5,
+        &["pipeline", "index", "store", "audit", "consent", "types", "telemetry", "failpoint"],
+    ),
     // `pipeline` and `store` for what the error map reads, and the form in which frames come.
     ("service", 6, &["engine", "pipeline", "store", "consent", "types", "telemetry"]),
     ("config", 7, &["service", "engine", "pipeline", "index", "store", "consent", "types"]),

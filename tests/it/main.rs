@@ -10,9 +10,10 @@ mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
 mod expiry; // ten thousand consents that end at the same instant
 mod forensics; // what a face leaves in memory and files of the process: nothing
+mod full_disk; // a real file system that fills up: enrolment refused, revocation goes on
 mod harness; // services in this process and as child processes, clients, requests, faces
 mod hostile; // picture bombs, floods, late and abandoned requests
-mod kills; // kill -9 during enrolment and revocation, a hundred times each
+mod kills; // kill -9 during enrolment, revocation and the start, at random times and at failpoints
 mod layers; // the table of ranks and what must be absent, read from the source
 mod observability; // metrics, logs, health, reflection, drain, failed starts
 mod people; // a thousand real people, found again; strangers, sent away

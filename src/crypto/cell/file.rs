@@ -411,6 +411,49 @@ mod tests {
         FileCell::open(&path).unwrap();
     }
 
+    /// Every bit of the whole file, with one ROOT and in the middle of a replacement.
+    #[test]
+    fn a_flipped_bit_never_gives_another_key() {
+        let path = Path::new("simulated");
+        let over = |content: &[u8]| {
+            let disk = Disk {
+                synced: content.to_vec(),
+                current: content.to_vec(),
+                operations_left: u32::MAX,
+            };
+            let medium = SimulatedMedium(Arc::new(Mutex::new(disk)));
+            (FileCell::over(path, Box::new(medium.clone()), content), medium)
+        };
+        let one = fresh_content().unwrap().to_vec();
+        let (cell, medium) = over(&one);
+        cell.unwrap().prepare(Epoch(2)).unwrap();
+        let two = medium.0.lock().unwrap().current.clone();
+        let (mut refused, mut a_root_less, mut harmless) = (0, 0, 0);
+        for content in [one, two] {
+            let before = over(&content).0.unwrap();
+            let keys = |cell: &FileCell| {
+                let roots = 0..cell.roots().len();
+                roots.map(|at| (cell.roots()[at].0, root_bytes(cell, at))).collect::<Vec<_>>()
+            };
+            for bit in 0..content.len() * 8 {
+                let mut flipped = content.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                let Ok(cell) = over(&flipped).0 else {
+                    refused += 1;
+                    continue;
+                };
+                assert_eq!(cell.deployment().check(), before.deployment().check(), "bit {bit}");
+                let (had, has) = (keys(&before), keys(&cell));
+                assert!(has.iter().all(|key| had.contains(key)), "bit {bit}");
+                // Without the ROOT of its epoch the store is refused.
+                a_root_less += usize::from(has.len() < had.len());
+                harmless += usize::from(has.len() == had.len());
+            }
+        }
+        eprintln!("{refused} refused, {a_root_less} cost a ROOT, {harmless} in what is not used");
+        assert!(refused > 0 && a_root_less > 0);
+    }
+
     #[test]
     fn what_is_no_cell_says_what_to_do() {
         let directory = tempfile::tempdir().unwrap();

@@ -4,10 +4,14 @@
 //! - One thread writes, owned by the backend and joined when it closes.
 //! - The directory is locked while it is open: no second process, no second backend.
 //! - After a failed commit the writer takes no other, and health says so.
+//! - A full disk is met with the reserve (`reserve.rs`) before it fails a commit.
+//! - A damaged file that redb panics over costs an error, not the process (`panics.rs`).
 
 #[cfg(test)]
 pub(super) mod disk;
 mod open;
+mod panics;
+pub(super) mod reserve;
 mod tables;
 mod writer;
 
@@ -18,6 +22,8 @@ use tokio::task::spawn_blocking;
 
 pub use open::EmbeddedError;
 
+use self::panics::catch;
+use self::reserve::Reserve;
 use self::tables::ReadTables;
 pub(super) use self::tables::begin_durable;
 use self::writer::Writer;
@@ -47,17 +53,19 @@ pub struct Embedded {
 struct Running {
     database: Arc<Database>,
     writer: Writer,
+    reserve: Reserve,
 }
 
 impl Embedded {
     /// Starts the writer on an open database whose tables exist.
-    fn start(database: Database) -> Result<Self, EmbeddedError> {
+    fn start(database: Database, reserve: Reserve) -> Result<Self, EmbeddedError> {
         let database = Arc::new(database);
         let health = writer::Health::default();
         let companion = writer::Attached::default();
         let writer = Writer::spawn(Arc::clone(&database), health.clone(), companion.clone())
             .map_err(EmbeddedError::Thread)?;
-        Ok(Self { running: RwLock::new(Some(Running { database, writer })), health, companion })
+        let running = RwLock::new(Some(Running { database, writer, reserve }));
+        Ok(Self { running, health, companion })
     }
 
     /// Runs `read` on one revision, off the async threads.
@@ -160,6 +168,20 @@ impl Backend for Embedded {
             && self.with_running(|running| running.writer.is_alive()).unwrap_or(false)
     }
 
+    fn is_low_on_space(&self) -> bool {
+        self.with_running(|running| running.reserve.is_low()).unwrap_or(false)
+    }
+
+    fn regain_space(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let low = |running: &Running| running.reserve.is_low().then(|| running.reserve.clone());
+            if let Ok(Some(reserve)) = self.with_running(low) {
+                // Joined; were it to panic, the store stays low on space.
+                let _joined = spawn_blocking(move || reserve.regain()).await;
+            }
+        })
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Some(running) = self.take_running() {
@@ -174,6 +196,9 @@ impl Running {
     /// Lets the writer finish its queue, then drops the database and with it the lock.
     fn finish(self) {
         self.writer.join();
+        if let Err(fault) = catch(|| drop(self.database)) {
+            tracing::error!(%fault, "the database did not close");
+        }
     }
 }
 

@@ -2,41 +2,78 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 use thiserror::Error;
 
+use super::panics::{Panicked, catch};
+use super::reserve::{Reserve, Reserving};
 use super::{Embedded, tables};
 
 const FILE_NAME: &str = "assent.redb";
 /// The directory and the file are their owner's alone.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// Longest file that redb makes before anything is in it, bytes, with room to spare.
+const UNBORN_MOST_BYTES: u64 = 8 << 20;
+/// What redb files begin with, and all that comes before their first page.
+const REDB_NAME_BYTES: usize = 9;
+const REDB_HEAD_BYTES: usize = 4_096;
+/// The reserve for a full disk, where nothing else is said, bytes.
+const RESERVE_BYTES: u64 = 32 << 20;
 /// How much of the file redb may keep in memory, bytes. Ciphertext only.
 const CACHE_BYTES: usize = 64 << 20;
 
 impl Embedded {
-    /// Opens the store in `directory`, which is made when it is not there.
+    /// Opens the store in `directory`, which is made when it is not there, with a reserve of
+    /// 32 MiB.
     ///
     /// # Errors
     /// Another process uses the directory, the disk failed, or the file is damaged or of another
     /// version.
     pub fn open(directory: &Path) -> Result<Self, EmbeddedError> {
-        let file = private_file(directory)
-            .map_err(|source| EmbeddedError::Directory { path: directory.into(), source })?;
-        let database = FileBackend::new(file)
-            .and_then(|file| Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(file))
-            .map_err(|fault| EmbeddedError::opening(directory, fault))?;
-        Self::over(database)
+        Self::open_reserving(directory, RESERVE_BYTES)
+    }
+
+    /// The same with a reserve of `bytes`; with 0 a full disk stops the store.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn open_reserving(directory: &Path, bytes: u64) -> Result<Self, EmbeddedError> {
+        let io = |source| EmbeddedError::Directory { path: directory.into(), source };
+        let file = private_file(directory).map_err(io)?;
+        forget_unborn(&file).map_err(io)?;
+        let opening = |fault| EmbeddedError::opening(directory, fault);
+        let file = FileBackend::new(file).map_err(opening)?;
+        let reserve = Reserve::open(directory, bytes).map_err(|source| {
+            if source.kind() == io::ErrorKind::WouldBlock {
+                EmbeddedError::InUse { path: directory.into() }
+            } else {
+                io(source)
+            }
+        })?;
+        let disk = Reserving::new(file, reserve.clone());
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES);
+        let database = catch(|| builder.create_with_backend(disk))?.map_err(opening)?;
+        Self::over(database, reserve)
     }
 
     /// The same over any database, such as one on a simulated disk.
-    pub(super) fn over(database: Database) -> Result<Self, EmbeddedError> {
-        tables::create(&database).map_err(|fault| EmbeddedError::Tables(Box::new(fault)))?;
-        Self::start(database)
+    pub(super) fn over(database: Database, reserve: Reserve) -> Result<Self, EmbeddedError> {
+        let created = catch(|| tables::create(&database));
+        match created {
+            Ok(created) => created.map_err(|fault| EmbeddedError::Tables(Box::new(fault)))?,
+            Err(panicked) => {
+                // Closing what panicked may panic once more.
+                let _closed = catch(|| drop(database));
+                return Err(panicked.into());
+            }
+        }
+        Self::start(database, reserve)
     }
 }
 
@@ -53,6 +90,24 @@ fn private_file(directory: &Path) -> io::Result<File> {
     sync_directory(directory)?;
     fs::canonicalize(directory)?.parent().map_or(Ok(()), sync_directory)?;
     Ok(file)
+}
+
+/// Empties a file that redb had begun to make when a crash came: with nothing in it and without
+/// the name that redb gives a file last, redb would refuse it for good. One that another process
+/// is making is locked, and left alone.
+fn forget_unborn(file: &File) -> io::Result<()> {
+    let length = file.metadata()?.len();
+    if length == 0 || length > UNBORN_MOST_BYTES || file.try_lock().is_err() {
+        return Ok(());
+    }
+    let mut content = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut content, 0)?;
+    let is_zero = |part: Option<&[u8]>| part.is_none_or(|part| part.iter().all(|byte| *byte == 0));
+    let unnamed = is_zero(content.get(..REDB_NAME_BYTES));
+    if unnamed && is_zero(content.get(REDB_HEAD_BYTES..)) {
+        file.set_len(0)?;
+    }
+    file.unlock()
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -84,6 +139,9 @@ pub enum EmbeddedError {
         /// redb's reason.
         source: Box<redb::Error>,
     },
+    /// redb panicked over the file.
+    #[error("the database is damaged")]
+    Damaged(#[from] Panicked),
     /// The first commit.
     #[error("the database takes no changes")]
     Tables(#[source] Box<redb::Error>),
@@ -93,7 +151,7 @@ pub enum EmbeddedError {
 }
 
 impl EmbeddedError {
-    fn opening(directory: &Path, fault: DatabaseError) -> Self {
+    pub(super) fn opening(directory: &Path, fault: DatabaseError) -> Self {
         let path = directory.into();
         if matches!(fault, DatabaseError::DatabaseAlreadyOpen) {
             Self::InUse { path }

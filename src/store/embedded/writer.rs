@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::backend::{BackendError, Batch, Companion, CompanionFault};
 use super::tables::{WriteTables, begin_durable};
+use crate::failpoint;
 use crate::types::Revision;
 
 /// Batches that may wait; whoever comes then waits to queue. More than the requests that the
@@ -201,7 +202,9 @@ fn commit(
     }
     drop(tables);
     if changed {
+        failpoint::reach("commit.written");
         transaction.commit().map_err(redb::Error::from)?;
+        failpoint::reach("commit.durable");
         companion.map_or(Ok(()), Companion::committed)?;
     } else {
         transaction.abort().map_err(redb::Error::from)?;

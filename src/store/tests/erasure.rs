@@ -11,21 +11,9 @@ use crate::store::embedded::disk::SimulatedDisk;
 /// More people than one page of keys holds.
 const MANY: u16 = 300;
 
-fn far_id(n: u16) -> RecordId {
-    let mut bytes = [0xA5; 16];
-    bytes[..2].copy_from_slice(&n.to_be_bytes());
-    RecordId::from_bytes(bytes)
-}
-
 async fn enrol_many(store: &Store) {
     for n in 0..MANY {
-        let name = format!("of-many-{n}");
-        let mut person = record(1);
-        person.id = far_id(n);
-        person.consent.consent_id = name.parse().unwrap();
-        let mut write = repeat(1);
-        write.key = IdempotencyKey::parse(name).unwrap();
-        store.enrol(&person, &template(1), write).await.unwrap();
+        enrol_far(store, n).await.unwrap();
     }
 }
 

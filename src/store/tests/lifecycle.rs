@@ -117,6 +117,27 @@ async fn a_data_directory_is_private_and_serves_one() {
     Embedded::open(&directory).unwrap();
 }
 
+/// redb names a file last: what a crash before that leaves is no store yet, and must not keep one
+/// from being made.
+#[tokio::test]
+async fn a_crash_while_the_file_was_made_is_forgotten_and_a_store_never_is() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("assent.redb");
+    let (_, store) = open_in(parent.path(), &cell()).await;
+    store.close().await;
+    let whole = std::fs::read(&path).unwrap();
+    let mut unnamed = whole.clone();
+    unnamed[..9].fill(0);
+    std::fs::write(&path, &unnamed).unwrap();
+    assert!(Embedded::open(parent.path()).is_err(), "control: there is something in it");
+    assert_eq!(std::fs::read(&path).unwrap(), unnamed);
+    let mut unborn = vec![0; 1 << 20];
+    unborn[9..64].copy_from_slice(&whole[9..64]);
+    std::fs::write(&path, &unborn).unwrap();
+    let (_, store) = open_in(parent.path(), &cell()).await;
+    enrol(&store, 1).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_policy_comes_back_with_its_revision_and_its_digest_is_in_the_log() {
     let cell = cell();

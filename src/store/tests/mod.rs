@@ -1,4 +1,4 @@
-//! The store attacked: seals, restarts, claims, faults.
+//! The store attacked: seals, restarts, claims, faults, full disks, flipped bits.
 
 /// Backups and the key mirror.
 mod backup;
@@ -8,12 +8,16 @@ mod claims;
 mod erasure;
 /// Failing disks and power cuts, against a plain map.
 mod faults;
+/// Flipped bits, all over the file.
+mod flips;
 /// Restarts, revocation, binding, group commit.
 mod lifecycle;
 /// Altered, swapped and missing rows; what the file shows.
 mod seals;
 /// Sealed snapshots.
 mod snapshot;
+/// Full disks.
+mod space;
 /// The audit trail.
 mod trail;
 
@@ -87,6 +91,52 @@ fn consent(n: u8) -> ConsentRecord {
         guardian: None,
         reconsent_by: None,
         offdevice_processing: false,
+    }
+}
+
+/// The record id of the `n`th of many people.
+fn far_id(n: u16) -> RecordId {
+    let mut bytes = [0xA5; 16];
+    bytes[..2].copy_from_slice(&n.to_be_bytes());
+    RecordId::from_bytes(bytes)
+}
+
+/// Enrols the `n`th of many people.
+async fn enrol_far(store: &Store, n: u16) -> Result<Revision, StoreError> {
+    let name = format!("of-many-{n}");
+    let mut person = record(1);
+    person.id = far_id(n);
+    person.consent.consent_id = name.parse().unwrap();
+    let mut write = repeat(1);
+    write.key = IdempotencyKey::parse(name).unwrap();
+    store.enrol(&person, &template(1), write).await
+}
+
+/// A number in the environment, or what is said here.
+fn asked(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// splitmix64.
+struct Dice(u64);
+
+impl Dice {
+    /// The seed of this run: `ASSENT_SEED`, or a new one.
+    fn of_this_run() -> Self {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        Self(asked("ASSENT_SEED", u64::from(now.subsec_nanos()) ^ now.as_secs()))
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u32) -> u32 {
+        u32::try_from(self.next() % u64::from(limit)).unwrap()
     }
 }
 
