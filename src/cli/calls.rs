@@ -252,6 +252,36 @@ pub(super) struct StatusArgs {
     connection: ConnectionArgs,
 }
 
+/// How keys are kept, in a line.
+fn key_line(keys: &proto::KeyStatus) -> String {
+    let mirror = if keys.mirrored { "mirrored" } else { "NOT mirrored: see the log" };
+    let proto::KeyStatus { epoch, root_cell, memory, .. } = keys;
+    format!("epoch {epoch}, ROOT in a {root_cell}, in memory {memory}, {mirror}")
+}
+
+pub(super) async fn key_status(args: &StatusArgs, json: bool) -> Outcome {
+    let client = args.connection.connect().await?;
+    let keys = client.status(proto::StatusRequest {}).await?.keys.unwrap_or_default();
+    if json {
+        output::print_json("KeyStatus", &keys);
+    } else {
+        say!("{}", key_line(&keys));
+    }
+    Ok(Exit::Ok)
+}
+
+pub(super) async fn rotate_keys(args: &StatusArgs, json: bool) -> Outcome {
+    let client = args.connection.connect().await?;
+    let rotated = client.rotate_keys(proto::RotateKeysRequest {}).await?;
+    if json {
+        output::print_json("RotateKeysResponse", &rotated);
+        return Ok(Exit::Ok);
+    }
+    say!("{}", key_line(&rotated.keys.unwrap_or_default()));
+    say!("  older copies of the store open with no root key of today any more");
+    Ok(Exit::Ok)
+}
+
 pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
     let client = args.connection.connect().await?;
     let status = client.status(proto::StatusRequest {}).await?;
@@ -273,6 +303,9 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
         say!("  graph     {} templates, {size} KiB", status.graph_templates);
     }
     say!("  subjects  {}", status.subjects);
+    if let Some(keys) = &status.keys {
+        say!("  keys      {}", key_line(keys));
+    }
     for class in &status.classes {
         say!(
             "  {:>8}  {} / {} / {}",

@@ -64,7 +64,7 @@ enum Command {
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
-    /// Make a root key, or an identity for backups
+    /// Make and replace keys, and say how they are kept
     #[command(subcommand)]
     Keys(KeysCommand),
     /// Fetch a backup of everything from the service, in an age envelope
@@ -83,6 +83,10 @@ enum Command {
 enum KeysCommand {
     /// Make a new root key file, readable by its owner alone
     Init(KeyArgs),
+    /// Replace ROOT: older copies of the store open with no root key of today from then on
+    Rotate(calls::StatusArgs),
+    /// Say which key epoch is in force, and how the keys are kept
+    Status(calls::StatusArgs),
     /// Make an identity to address backups to, and print its recipient
     BackupIdentity(KeyArgs),
 }
@@ -104,6 +108,8 @@ pub fn run(cli: Cli) -> Exit {
         Command::Models(command) => models::run(&command, json),
         Command::Keys(KeysCommand::Init(args)) => keys_init(&args),
         Command::Keys(KeysCommand::BackupIdentity(args)) => backup::new_identity(&args),
+        Command::Keys(KeysCommand::Rotate(args)) => block_on(calls::rotate_keys(&args, json)),
+        Command::Keys(KeysCommand::Status(args)) => block_on(calls::key_status(&args, json)),
         Command::Backup(args) => block_on(backup::backup(&args, json)),
         Command::Restore(args) => backup::restore(&args, json),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, json),

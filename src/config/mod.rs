@@ -34,6 +34,8 @@ const SNAPSHOT_NAME: &str = "snapshot";
 const MIRROR_NAME: &str = "key-mirror";
 /// Largest reserve for a full disk, MiB.
 const MOST_RESERVE_MIB: u64 = 65_536;
+/// Longest wait of a revocation for others, milliseconds.
+const MOST_WINDOW_MS: u64 = 20;
 
 /// How callers reach the service and prove who they are.
 pub enum Security {
@@ -63,6 +65,8 @@ pub struct Settings {
     pub pipeline: PipelineSettings,
     /// Space kept for revocations on a full disk, bytes.
     pub reserve_bytes: u64,
+    /// How long a revocation may wait for others to share its commit.
+    pub revoke_window: Duration,
     /// The index.
     pub index: IndexOptions,
     /// How long audit entries are kept, days; `None` for good.
@@ -153,6 +157,9 @@ pub enum ConfigError {
         /// What is allowed.
         allowed: RangeInclusive<u64>,
     },
+    /// Revocations would wait too long.
+    #[error("store.revoke_window_ms: {0} is not from 0 to {MOST_WINDOW_MS}")]
+    Window(u64),
     /// Audit entries are to go too early.
     #[error(
         "audit.retention_days: {days} is less than {LEAST_RETENTION_DAYS}, three years; 0 keeps \
@@ -230,6 +237,10 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     let audit_retention_days = retention(raw.audit)?;
     let key_mirror = raw.backup.key_mirror.unwrap_or_else(|| raw.data_dir.join(MIRROR_NAME));
     let reserve_bytes = reserve(raw.store.reserve_mib)?;
+    let revoke_window = match raw.store.revoke_window_ms {
+        ms if ms > MOST_WINDOW_MS => return Err(ConfigError::Window(ms)),
+        ms => Duration::from_millis(ms),
+    };
     Ok(Settings {
         profile,
         audit_retention_days,
@@ -242,6 +253,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         callers,
         pipeline,
         reserve_bytes,
+        revoke_window,
         index: raw.index,
         snapshots,
         limits: raw.limits,

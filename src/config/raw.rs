@@ -153,11 +153,13 @@ impl Default for AuditOptions {
 pub struct RawStore {
     /// Space that is kept for revocations on a full disk, MiB; 0 for none.
     pub reserve_mib: u64,
+    /// How long a revocation may wait for others to share its commit, milliseconds.
+    pub revoke_window_ms: u64,
 }
 
 impl Default for RawStore {
     fn default() -> Self {
-        Self { reserve_mib: RESERVE_MIB }
+        Self { reserve_mib: RESERVE_MIB, revoke_window_ms: 0 }
     }
 }
 

@@ -6,7 +6,7 @@ use super::Engine;
 use crate::consent::{Comparison, ConsentTag, GatePass, SubjectClass};
 use crate::index::{IndexStatus, Plan};
 use crate::pipeline::{Counters, PackInfo, Provider};
-use crate::store::StoreError;
+use crate::store::{KeyStatus, StoreError};
 use crate::types::{
     ControllerId, GateId, ModelContract, RecordId, Revision, SubjectRef, Timestamp,
 };
@@ -28,6 +28,8 @@ pub struct EngineStatus {
     pub counters: Counters,
     /// The disk is full: only revocations are taken.
     pub low_on_space: bool,
+    /// How the keys are kept.
+    pub keys: KeyStatus,
     /// Records that could not be opened.
     pub quarantined: Vec<RecordId>,
 }
@@ -72,8 +74,20 @@ impl Engine {
             provider: self.pipeline.provider(),
             counters: self.pipeline.counters(),
             low_on_space: self.store.check_space().is_err(),
+            keys: self.store.key_status(),
             quarantined: self.quarantined(),
         }
+    }
+
+    /// Replaces ROOT: every older copy of the store is worth nothing without an older copy of the
+    /// root cell from then on.
+    ///
+    /// # Errors
+    /// The store or its root cell; the store has stopped then.
+    pub async fn rotate_keys(&self) -> Result<KeyStatus, StoreError> {
+        let _drain_waits = self.task();
+        self.store.replace_root("operator").await?;
+        Ok(self.store.key_status())
     }
 
     /// Which way serves the 1:N searches of each gate, and why.

@@ -150,11 +150,12 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
 
 /// Everything behind the port.
 async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, reserve_bytes, key_mirror, .. } = settings;
+    let Settings { profile, data_dir, reserve_bytes, revoke_window, key_mirror, .. } = settings;
     let Settings { pipeline, index, snapshots, limits, .. } = settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     let backend = Arc::new(Embedded::open_reserving(&data_dir, reserve_bytes)?);
+    backend.gather_revocations(revoke_window);
     let mirror = KeyMirror::open(&key_mirror)
         .map_err(|source| StartupError::Mirror { path: key_mirror.clone(), source })?;
     if key_mirror.starts_with(&data_dir) {

@@ -44,6 +44,7 @@ async fn keep_up(Upkeep { engine, snapshots, audit_retention }: &Upkeep) {
         }
         if let Some(snapshots) = snapshots
             && written != Some(engine.revision())
+            && !engine.status().low_on_space
         {
             written = write(engine, snapshots).await.or(written);
         }

@@ -22,7 +22,9 @@ pub const fn access(rpc: Rpc) -> Access {
         Rpc::EnrollmentDescribeSubject => {
             Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
         }
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup => Access::Roles(&[Role::Operator]),
+        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
+            Access::Roles(&[Role::Operator])
+        }
         Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
             Access::Roles(&[Role::Operator, Role::Auditor])
         }

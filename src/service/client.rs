@@ -246,6 +246,18 @@ impl Client {
         Ok(Answers(client.backup(request).await?.into_inner()))
     }
 
+    /// `Operator.RotateKeys`.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn rotate_keys(
+        &self,
+        request: proto::RotateKeysRequest,
+    ) -> Reply<proto::RotateKeysResponse> {
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        Ok(client.rotate_keys(request).await?.into_inner())
+    }
+
     /// Whether `service` ("" for the whole process) is SERVING.
     ///
     /// # Errors

@@ -93,6 +93,19 @@ impl Operator for OperatorService {
         .await
     }
 
+    async fn rotate_keys(
+        &self,
+        request: Request<proto::RotateKeysRequest>,
+    ) -> Result<Response<proto::RotateKeysResponse>, Status> {
+        observed(Rpc::OperatorRotateKeys, async {
+            self.0.admit(Rpc::OperatorRotateKeys, &request)?;
+            let rotated = self.0.engine()?.rotate_keys().await;
+            let keys = rotated.map_err(|fault| Fault::internal(&fault))?;
+            Ok(proto::RotateKeysResponse { keys: Some(to_wire::key_status(keys)) })
+        })
+        .await
+    }
+
     async fn status(
         &self,
         request: Request<proto::StatusRequest>,

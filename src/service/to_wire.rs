@@ -11,6 +11,7 @@ use crate::consent::{
 use crate::engine::{
     Decision, EngineStatus, Enrolled, GatePlan, Held, Receipt, RevocationReceipt, Timings, Verdict,
 };
+use crate::store::KeyStatus;
 use crate::types::{Quality, QualityReason, Timestamp};
 
 pub(super) fn time(t: Timestamp) -> WireTime {
@@ -257,6 +258,12 @@ impl From<Notice> for proto::Notice {
     }
 }
 
+pub(super) fn key_status(keys: KeyStatus) -> proto::KeyStatus {
+    let KeyStatus { epoch, cell, memory, mirrored } = keys;
+    let (root_cell, memory) = (cell.to_owned(), memory.to_owned());
+    proto::KeyStatus { epoch: epoch.0, root_cell, memory, mirrored }
+}
+
 pub(super) fn status(
     status: &EngineStatus,
     plans: &[GatePlan],
@@ -301,6 +308,7 @@ pub(super) fn status(
         catalogue_bytes: status.index.catalogue_bytes as u64,
         graph_bytes: status.index.graph.map_or(0, |graph| graph.bytes) as u64,
         store_low_on_space: status.low_on_space,
+        keys: Some(key_status(status.keys)),
         graph_templates: status.index.graph.map_or(0, |graph| graph.linked) as u64,
     }
 }

@@ -359,6 +359,9 @@ pub struct Batch {
     /// Makes the change once the revision is known, so that what is sealed can be bound to it.
     /// Called at most once, under the backend's write lock: computes, and waits for nothing.
     pub build: Box<dyn FnOnce(Revision) -> Result<Changes, SealError> + Send>,
+    /// Whether the commit may be held back a little, where the backend is set to that, so that
+    /// others share it.
+    pub patient: bool,
 }
 
 /// What a batch writes.

@@ -76,14 +76,16 @@ impl Store {
         let erased = records.clone();
         let audit =
             move |revision| encoded(&AuditEvent::Erased { at, revision, records: &erased, cause });
-        self.batch(require, &LogEntry::Revoked { records, cause, at }, audit, move |_| {
+        let entry = LogEntry::Revoked { records, cause, at };
+        let batch = self.batch(require, &entry, audit, move |_| {
             for Held { id, place, .. } in held {
                 if let Some(place) = place {
                     vault.remove(id, place);
                 }
             }
             Ok(writes)
-        })
+        })?;
+        Ok(Batch { patient: true, ..batch })
     }
 
     /// A batch with its log entry and its audit entry, sealed once the revision is known.
@@ -102,7 +104,7 @@ impl Store {
             vault.note(Note::of(audit(revision)));
             Ok(changes)
         });
-        Ok(Batch { require, build })
+        Ok(Batch { require, build, patient: false })
     }
 
     fn claim(

@@ -66,3 +66,4 @@ pub use snapshot::{
     KeyRing, Snapshot, SnapshotFault, SnapshotHead, SnapshotRow, SnapshotRows, SnapshotWriter,
 };
 pub use typed::{IdempotentWrite, PriorAnswer, Revoked, Store};
+pub use vault::KeyStatus;

@@ -12,6 +12,7 @@ use super::sealing::RecordKey;
 use super::trail::{Block, Note};
 use super::tree::{self, Place};
 use super::typed::Store;
+use super::vault::KeyStatus;
 use crate::audit::{Head, Leaf};
 use crate::crypto::cell::Epoch;
 use crate::types::{RecordId, Timestamp};
@@ -115,6 +116,12 @@ impl Store {
         };
         self.backend.note(Box::new(work)).await?;
         Ok(Some(through))
+    }
+
+    /// How the keys are kept.
+    #[must_use]
+    pub fn key_status(&self) -> KeyStatus {
+        self.vault.key_status()
     }
 
     /// The epoch of the ROOT in force.

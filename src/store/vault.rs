@@ -21,9 +21,22 @@ use super::trail::{Note, Trail};
 use super::tree::{self, KeyTree, Page, Place};
 use crate::audit::Head;
 use crate::crypto::cell::{CellError, Epoch, RootCell};
-use crate::crypto::{OpenError, SealError};
+use crate::crypto::{OpenError, SealError, secret_memory_kind};
 use crate::failpoint;
 use crate::types::RecordId;
+
+/// How a store's keys are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// How often ROOT was replaced, and once for the first.
+    pub epoch: Epoch,
+    /// What kind of place ROOT is in, such as "file".
+    pub cell: &'static str,
+    /// What memory key bytes lie in: "memfd_secret", "locked" or "plain".
+    pub memory: &'static str,
+    /// Whether the key mirror is there and up to date, so that older backups can be restored.
+    pub mirrored: bool,
+}
 
 /// The tree and the cell, shared by the store and its backend's writer.
 pub(super) struct Vault(Mutex<State>);
@@ -128,6 +141,17 @@ impl Vault {
     /// The epoch of the ROOT in force.
     pub(super) fn epoch(&self) -> Epoch {
         self.state().in_force()
+    }
+
+    /// How the keys are kept.
+    pub(super) fn key_status(&self) -> KeyStatus {
+        let state = self.state();
+        KeyStatus {
+            epoch: state.in_force(),
+            cell: state.cell.kind(),
+            memory: secret_memory_kind().name(),
+            mirrored: state.mirror.is_some(),
+        }
     }
 
     pub(super) fn pages(&self) -> Vec<u32> {

@@ -187,6 +187,7 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
         Rpc::OperatorExportAudit => {
             client.export_audit(proto::ExportAuditRequest::default()).await.map(drop)
         }
+        Rpc::OperatorRotateKeys => client.rotate_keys(proto::RotateKeysRequest {}).await.map(drop),
         Rpc::OperatorBackup => client.backup(proto::BackupRequest {}).await.map(drop),
         Rpc::NoticesGetNotice => {
             client.get_notice(proto::GetNoticeRequest::default()).await.map(drop)
@@ -205,7 +206,9 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Some(&[Role::Enroller]),
         Rpc::EnrollmentRevoke => Some(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => Some(&[Role::Enroller, Role::Operator, Role::Auditor]),
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup => Some(&[Role::Operator]),
+        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
+            Some(&[Role::Operator])
+        }
         Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
             Some(&[Role::Operator, Role::Auditor])
         }
@@ -222,7 +225,8 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit
-        | Rpc::OperatorBackup => "OK",
+        | Rpc::OperatorBackup
+        | Rpc::OperatorRotateKeys => "OK",
         Rpc::GateVerify
         | Rpc::EnrollmentEnroll
         | Rpc::EnrollmentRevoke

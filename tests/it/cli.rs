@@ -209,6 +209,13 @@ async fn one_person_from_enrolment_to_withdrawal() {
     let status = desk.run(&["status"]).ok();
     assert!(status.contains("serving") && status.contains("resident-entry / north-gate"));
     assert_eq!(desk.run(&["status", "--json"]).json()["subjects"], "1");
+    assert!(status.contains("ROOT in a file") && status.contains(", mirrored"), "{status}");
+    let epoch = |keys: &Value| keys["epoch"].as_str().unwrap().parse::<u64>().unwrap();
+    let before = epoch(&desk.run(&["keys", "status", "--json"]).json());
+    let rotated = desk.run(&["keys", "rotate", "--json"]).json();
+    assert_eq!(epoch(&rotated["keys"]), before + 1);
+    assert!(desk.run(&["keys", "rotate"]).ok().contains("older copies"));
+    assert_eq!(epoch(&desk.run(&["keys", "status", "--json"]).json()), before + 2);
 
     let blank = blank_png();
     let blank = desk.file("blank.png", blank);

@@ -135,6 +135,7 @@ struct Tally {
     with_revocations_cut: u32,
     enrolments_acked: usize,
     revocations_acked: usize,
+    rotations_acked: usize,
     /// Not acknowledged: how many were there after the restart, and how many were not.
     enrolments_cut: (usize, usize),
     revocations_cut: (usize, usize),
@@ -284,15 +285,16 @@ impl Ledger {
         let revoking = join_all((0..CALLERS).map(|_| {
             tokio::spawn(keep_revoking(client.clone(), Arc::clone(&pool), Arc::clone(&killed)))
         }));
-        // Key rotation: each start is one. Callers of an RPC that rotates belong here, as a third
-        // kind beside those two.
+        // Each start is a rotation of the keys as well.
+        let rotating = tokio::spawn(keep_rotating(client.clone(), Arc::clone(&killed)));
         let end = Instant::now() + Duration::from_millis(ms);
         while Instant::now() < end && !process.has_ended() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         killed.store(true, Ordering::SeqCst);
         process.kill();
-        let (enrolling, revoking) = tokio::join!(enrolling, revoking);
+        let (enrolling, revoking, rotated) = tokio::join!(enrolling, revoking, rotating);
+        self.tally.rotations_acked += rotated.unwrap();
         self.living = std::mem::take(&mut pool.lock().unwrap());
         self.next = next.load(Ordering::SeqCst);
         let cut_before = (self.cut_enrolments.len(), self.cut_revocations.len());
@@ -339,6 +341,18 @@ async fn keep_enrolling(
         }
     }
     (acked, None)
+}
+
+/// How many rotations of the keys were acknowledged.
+async fn keep_rotating(client: Client, killed: Arc<AtomicBool>) -> usize {
+    let mut acked = 0;
+    while !killed.load(Ordering::SeqCst) {
+        match client.rotate_keys(proto::RotateKeysRequest {}).await {
+            Ok(_) => acked += 1,
+            Err(error) => assert!(ends(&killed).await, "refused by a living service: {error}"),
+        }
+    }
+    acked
 }
 
 /// The acknowledged revocations, and the one that was in flight at the kill.

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use assent::config;
 use assent::service::client::Client;
+use assent::service::proto;
 
 use crate::harness::{
-    GATE, PATIENCE, Place, Service, embedded, enrolment, matched, revoke_subject, verify_face,
+    GATE, PATIENCE, POLICY, Place, Process, Service, embedded, enrolment, matched, revoke_subject,
+    verify_face,
 };
 
 const PEOPLE: u64 = 6;
@@ -109,6 +111,51 @@ async fn whatever_is_wrong_with_a_snapshot_the_service_starts_with_everybody() {
         assert_eq!(let_in(&service.client).await, [0, 1, 3, 4, 5], "{what}");
         place = service.stop().await;
     }
+}
+
+/// kill -9 while a snapshot is being written, with a revocation acknowledged in the middle of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_in_the_middle_of_a_snapshot_lose_nobody_and_bring_nobody_back() {
+    const KILLS: u64 = 20;
+    const CROWD: u64 = 120;
+    let place = Place::new();
+    let config = place.path().join("slow.toml");
+    // Slowly enough to be in the middle of it for more than a second.
+    std::fs::write(&config, "[snapshot]\nevery_s = 1\nrows_per_second = 100\n").unwrap();
+    let start = || Process::spawn_with(&place, &["--config", config.to_str().unwrap()]);
+    let mut process = start();
+    let client = process.client().await;
+    let policy = proto::ApplyPolicyRequest { toml: POLICY.to_owned(), dry_run: false };
+    client.apply_policy(policy).await.unwrap();
+    for person in 0..CROWD {
+        let frames = vec![embedded(person)];
+        client.enroll(enrolment(&client, &name(person), "north-gate", frames).await).await.unwrap();
+    }
+    let unfinished = place.data().join("snapshot.new");
+    let mut in_the_middle = 0;
+    for kill in 0..KILLS {
+        let client = process.client().await;
+        let begun = Instant::now();
+        while !unfinished.exists() && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        client.revoke(revoke_subject(&name(kill))).await.unwrap();
+        in_the_middle += u64::from(unfinished.exists());
+        process.kill();
+        process = start();
+        let client = process.client().await;
+        for person in (0..=kill).chain([kill + 1, CROWD - 1]) {
+            let verdict = client.verify(verify_face(GATE, person)).await.unwrap();
+            let expected = (person > kill).then(|| name(person));
+            assert_eq!(matched(&verdict), expected.as_deref(), "kill {kill}, person {person}");
+        }
+        let newcomer = CROWD + kill;
+        let frames = vec![embedded(newcomer)];
+        let request = enrolment(&client, &name(newcomer), "north-gate", frames).await;
+        client.enroll(request).await.unwrap();
+    }
+    println!("{KILLS} kills, {in_the_middle} in the middle of a snapshot: 0 lost, 0 revived");
+    assert!(in_the_middle > KILLS / 2, "control: the kills met snapshots");
 }
 
 #[tokio::test(flavor = "multi_thread")]

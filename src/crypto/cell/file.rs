@@ -167,6 +167,10 @@ impl FileCell {
 }
 
 impl RootCell for FileCell {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
     fn deployment(&self) -> &DeploymentKey {
         &self.deployment
     }

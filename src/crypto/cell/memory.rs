@@ -44,6 +44,10 @@ impl MemoryCell {
 }
 
 impl RootCell for MemoryCell {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
     fn deployment(&self) -> &DeploymentKey {
         &self.deployment
     }

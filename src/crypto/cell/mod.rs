@@ -55,6 +55,9 @@ impl RootKey {
 
 /// A place that holds ROOT and can destroy it.
 pub trait RootCell: Send {
+    /// What kind of place it is, in a word or two.
+    fn kind(&self) -> &'static str;
+
     /// The key that stays.
     fn deployment(&self) -> &DeploymentKey;
 

@@ -16,6 +16,7 @@ mod tables;
 mod writer;
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use redb::Database;
 use tokio::task::spawn_blocking;
@@ -48,6 +49,7 @@ pub struct Embedded {
     running: RwLock<Option<Running>>,
     health: writer::Health,
     companion: writer::Attached,
+    window: writer::Window,
 }
 
 struct Running {
@@ -62,10 +64,22 @@ impl Embedded {
         let database = Arc::new(database);
         let health = writer::Health::default();
         let companion = writer::Attached::default();
-        let writer = Writer::spawn(Arc::clone(&database), health.clone(), companion.clone())
-            .map_err(EmbeddedError::Thread)?;
+        let window = writer::Window::default();
+        let shared = writer::Shared {
+            database: Arc::clone(&database),
+            health: health.clone(),
+            companion: companion.clone(),
+            window: window.clone(),
+        };
+        let writer = Writer::spawn(shared).map_err(EmbeddedError::Thread)?;
         let running = RwLock::new(Some(Running { database, writer, reserve }));
-        Ok(Self { running, health, companion })
+        Ok(Self { running, health, companion, window })
+    }
+
+    /// Holds commits with a revocation in them back for `window`, so that revocations that come
+    /// together share one replacement of ROOT.
+    pub fn gather_revocations(&self, window: Duration) {
+        self.window.set(window);
     }
 
     /// Runs `read` on one revision, off the async threads.

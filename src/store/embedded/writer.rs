@@ -1,13 +1,15 @@
 //! The one thread that writes, and its group commit.
 //!
 //! Batches that queue up while a commit waits for the disk are committed together in the next
-//! transaction: one sync for all of them, a revision for each. Nobody waits for a group to fill.
+//! transaction: one sync for all of them, a revision for each. Nobody waits for a group to fill,
+//! unless a window for patient batches (revocations) was set.
 //! The companion writes into the same transaction, and has its last word before anybody is told.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use redb::Database;
 use thiserror::Error;
@@ -24,11 +26,38 @@ const QUEUE_BATCHES: usize = 1024;
 /// Most batches in one transaction: bounds the pages that one commit writes.
 const GROUP_BATCHES: usize = 256;
 
+/// How often the queue is looked at while a commit is held back.
+const LOOK: Duration = Duration::from_micros(250);
+
 type Outcome = Result<Revision, BackendError>;
 
 enum Job {
     Batch(Batch, oneshot::Sender<Outcome>),
     Note(Box<dyn FnOnce() + Send>, oneshot::Sender<Result<(), BackendError>>),
+}
+
+impl Job {
+    fn is_patient(&self) -> bool {
+        match self {
+            Self::Batch(batch, _) => batch.patient,
+            Self::Note(..) => false,
+        }
+    }
+}
+
+/// How long a commit with a patient batch in it is held back for others; not at all at first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Window(Arc<AtomicU64>);
+
+impl Window {
+    pub(super) fn set(&self, window: Duration) {
+        let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        self.0.store(micros, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// Whether commits are still taken; once bad, bad for good.
@@ -83,6 +112,14 @@ impl Queue {
     }
 }
 
+/// What the writer shares with the backend.
+pub(super) struct Shared {
+    pub(super) database: Arc<Database>,
+    pub(super) health: Health,
+    pub(super) companion: Attached,
+    pub(super) window: Window,
+}
+
 /// The owner of the writer thread.
 pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
@@ -90,15 +127,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn spawn(
-        database: Arc<Database>,
-        health: Health,
-        companion: Attached,
-    ) -> io::Result<Self> {
+    pub(super) fn spawn(shared: Shared) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_BATCHES);
         let thread = thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write_until_closed(&database, &health, &companion, jobs))?;
+            .spawn(move || write_until_closed(&shared, jobs))?;
         Ok(Self { queue, thread })
     }
 
@@ -119,19 +152,26 @@ impl Writer {
     }
 }
 
-fn write_until_closed(
-    database: &Database,
-    health: &Health,
-    companion: &Attached,
-    mut jobs: mpsc::Receiver<Job>,
-) {
+fn write_until_closed(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
+    let Shared { database, health, companion, window } = shared;
     while let Some(first) = jobs.blocking_recv() {
         let mut group = vec![first];
-        while group.len() < GROUP_BATCHES {
-            let Ok(next) = jobs.try_recv() else { break };
-            group.push(next);
+        take_waiting(&mut jobs, &mut group);
+        if group.iter().any(Job::is_patient) {
+            let until = Instant::now() + window.get();
+            while group.len() < GROUP_BATCHES && Instant::now() < until {
+                thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+                take_waiting(&mut jobs, &mut group);
+            }
         }
         commit_and_reply(database, health, companion.get().as_deref(), group);
+    }
+}
+
+fn take_waiting(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
+    while group.len() < GROUP_BATCHES {
+        let Ok(next) = jobs.try_recv() else { break };
+        group.push(next);
     }
 }
 

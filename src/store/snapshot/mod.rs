@@ -19,7 +19,8 @@
 //!
 //! # Crash argument
 //! A snapshot is written beside the one before and takes its name once it is synced. A crash leaves
-//! the one before, or the new one whole, and at most a file in the making, which the next overwrites.
+//! the one before, or the new one whole, and at most a file in the making, which the next overwrites;
+//! one that fails takes its file along.
 //!
 //! # Invariants
 //! - A row that was altered, cut or put into another snapshot does not open, and only its record

@@ -23,14 +23,24 @@ const UNFINISHED: &str = "new";
 const FILE_MODE: u32 = 0o600;
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A snapshot in the making. Dropped before [`SnapshotWriter::finish`] it leaves a file that the
-/// next one overwrites, and the snapshot before it as it was.
+/// A snapshot in the making. Dropped before [`SnapshotWriter::finish`] it leaves nothing but the
+/// snapshot before it.
 pub struct SnapshotWriter {
     id: SnapshotId,
     file: BufWriter<File>,
-    unfinished: PathBuf,
+    unfinished: Unfinished,
     path: PathBuf,
     rows: u64,
+}
+
+/// The file in the making, removed when dropped: on a full disk its space is needed for more.
+struct Unfinished(PathBuf);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // It has another name by now where all went well.
+        let _gone = fs::remove_file(&self.0);
+    }
 }
 
 impl Store {
@@ -45,10 +55,10 @@ impl Store {
     ) -> Result<SnapshotWriter, SnapshotFault> {
         let id = SnapshotId(random_bytes::<ID_BYTES>().map_err(SealError::from)?);
         let sealed = seal(&self.keys.snapshot, HEAD_AAD, &encode_head(id, head))?;
-        let unfinished = path.with_extension(UNFINISHED);
+        let unfinished = Unfinished(path.with_extension(UNFINISHED));
         let mut options = OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(FILE_MODE);
-        let mut file = BufWriter::with_capacity(BUFFER_BYTES, file.open(&unfinished)?);
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, file.open(&unfinished.0)?);
         file.write_all(MAGIC)?;
         write_sealed(&mut file, &sealed)?;
         Ok(SnapshotWriter { id, file, unfinished, path: path.into(), rows: 0 })
@@ -120,7 +130,7 @@ impl SnapshotWriter {
         let work = move || {
             file.flush()?;
             file.get_ref().sync_all()?;
-            fs::rename(&unfinished, &path)?;
+            fs::rename(&unfinished.0, &path)?;
             File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
             Ok(rows)
         };

@@ -147,7 +147,7 @@ async fn tamper_log(backend: &Arc<Embedded>) -> bool {
     let build = Box::new(move |revision| {
         Ok(Changes { writes: vec![], entry: keys.seal_entry(revision, &entry)?.into() })
     });
-    backend.commit(Batch { require: vec![], build }).await.is_ok()
+    backend.commit(Batch { require: vec![], build, patient: false }).await.is_ok()
 }
 
 #[tokio::test]
@@ -196,6 +196,10 @@ fn failed_cell() -> CellError {
 }
 
 impl RootCell for FailingCell {
+    fn kind(&self) -> &'static str {
+        self.cell.kind()
+    }
+
     fn deployment(&self) -> &DeploymentKey {
         self.cell.deployment()
     }
@@ -258,4 +262,31 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(survives(operations_left, took_effect, seed));
     }
+}
+
+/// Revocations of `people` at once; how often ROOT was replaced for them.
+async fn replacements(window: std::time::Duration, people: std::ops::Range<u8>) -> u64 {
+    let backend = Arc::new(SimulatedDisk::default().open().unwrap());
+    let store = Arc::new(create(&backend).await.1);
+    for n in people.clone() {
+        enrol(&store, n).await.unwrap();
+    }
+    backend.gather_revocations(window);
+    let before = store.epoch().0;
+    let mut tries = tokio::task::JoinSet::new();
+    for n in people {
+        let store = Arc::clone(&store);
+        tries.spawn(async move { revoke(&store, n).await.unwrap().records });
+    }
+    assert!(tries.join_all().await.iter().all(|records| records.len() == 1));
+    store.epoch().0 - before
+}
+
+#[tokio::test]
+async fn revocations_within_the_window_share_one_replacement_of_root() {
+    let alone = replacements(std::time::Duration::ZERO, 0..1).await;
+    assert_eq!(alone, 1, "control");
+    // Far longer than any machine needs to queue sixteen calls: the window itself is not measured.
+    let shared = replacements(std::time::Duration::from_secs(2), 0..16).await;
+    assert!(shared < 16, "{shared} replacements for 16 revocations");
 }

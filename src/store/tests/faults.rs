@@ -177,6 +177,10 @@ impl PoweredCell {
 }
 
 impl RootCell for PoweredCell {
+    fn kind(&self) -> &'static str {
+        self.cell.kind()
+    }
+
     fn deployment(&self) -> &DeploymentKey {
         self.cell.deployment()
     }
@@ -344,7 +348,7 @@ async fn a_panic_of_the_writer_stops_the_store_and_hangs_nobody() {
     let backend = Arc::new(disk.open().unwrap());
     let (cell, store) = create(&backend).await;
     let build = Box::new(|_| panic!("on purpose"));
-    let refused = backend.commit(Batch { require: vec![], build }).await;
+    let refused = backend.commit(Batch { require: vec![], build, patient: false }).await;
     assert!(matches!(refused, Err(BackendError::Stopped)));
     let refused = enrol(&store, 1).await;
     assert!(matches!(refused, Err(StoreError::Backend(BackendError::Stopped))));

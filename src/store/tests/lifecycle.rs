@@ -164,6 +164,7 @@ async fn grouped_commits_have_dense_revisions_and_share_syncs() {
     // All enrolments queue up behind a commit whose sealing waits until they have.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let slow = Batch {
+        patient: false,
         require: vec![],
         build: Box::new(move |_| {
             held.recv().unwrap();

@@ -204,7 +204,7 @@ async fn loaded_ids(store: &Store) -> Vec<RecordId> {
 async fn tamper(backend: &Embedded, writes: Vec<Write>) {
     let entry = Opaque::stored(b"not sealed");
     let build = Box::new(move |_revision| Ok(Changes { writes, entry }));
-    backend.commit(Batch { require: vec![], build }).await.unwrap();
+    backend.commit(Batch { require: vec![], build, patient: false }).await.unwrap();
 }
 
 async fn row(backend: &Embedded, table: Table, n: u8) -> Opaque {

@@ -131,8 +131,11 @@ async fn rows_of_records_that_go_while_a_snapshot_is_written_are_left_out() {
 async fn a_snapshot_in_the_making_leaves_the_one_before() {
     let stage = Stage::new().await;
     let unfinished = stage.begin("snapshot").await;
-    drop(unfinished);
     assert!(stage.path("snapshot.new").exists(), "control: there is a file in the making");
+    let read = stage.read("snapshot").await.unwrap().unwrap();
+    assert_eq!(read.rows, expected(0..PEOPLE));
+    drop(unfinished);
+    assert!(!stage.path("snapshot.new").exists());
     let read = stage.read("snapshot").await.unwrap().unwrap();
     assert_eq!(read.rows, expected(0..PEOPLE));
     stage.write("snapshot").await;
