@@ -261,12 +261,13 @@ impl Store {
         self.backend.regain_space().await;
     }
 
-    /// Finishes what was begun and lets the storage go.
+    /// Finishes what was begun and lets storage, root cell and mirror go.
     pub async fn close(&self) {
         let vault = Arc::clone(&self.vault);
         // A store that stopped, or was closed before, signs nothing.
         let _signed = self.backend.note(Box::new(move || vault.checkpoint())).await;
         self.backend.close().await;
+        self.vault.release();
     }
 }
 

@@ -42,7 +42,8 @@ pub struct KeyStatus {
 pub(super) struct Vault(Mutex<State>);
 
 struct State {
-    cell: Box<dyn RootCell>,
+    /// Gone once the store is closed.
+    cell: Option<Box<dyn RootCell>>,
     /// Gone once it failed.
     mirror: Option<KeyMirror>,
     tree: KeyTree,
@@ -64,7 +65,7 @@ impl Vault {
         keys: Arc<Keys>,
     ) -> Self {
         let strays = HashSet::new();
-        let state = State { cell, mirror, tree, trail, keys, strays, replacing: None };
+        let state = State { cell: Some(cell), mirror, tree, trail, keys, strays, replacing: None };
         Self(Mutex::new(state))
     }
 
@@ -118,10 +119,11 @@ impl Vault {
         self.state().mirror(write);
     }
 
-    /// Lets go of the mirror, as the end of the process would.
-    #[cfg(test)]
-    pub(super) fn forget_mirror(&self) {
-        self.state().mirror = None;
+    /// Lets go of root cell and mirror, so that another store may have them. Nothing is committed
+    /// any more.
+    pub(super) fn release(&self) {
+        let mut state = self.state();
+        (state.cell, state.mirror) = (None, None);
     }
 
     /// Whether there is a mirror, and it has all that it should.
@@ -148,7 +150,7 @@ impl Vault {
         let state = self.state();
         KeyStatus {
             epoch: state.in_force(),
-            cell: state.cell.kind(),
+            cell: state.cell.as_ref().map_or("closed", |cell| cell.kind()),
             memory: secret_memory_kind().name(),
             mirrored: state.mirror.is_some(),
         }
@@ -184,18 +186,20 @@ impl Vault {
 
 impl State {
     fn in_force(&self) -> Epoch {
-        self.cell.roots().last().map_or(Epoch(0), |(epoch, _)| *epoch)
+        let newest = self.cell.as_ref().and_then(|cell| cell.roots().last());
+        newest.map_or(Epoch(0), |(epoch, _)| *epoch)
     }
 
     fn complete(&mut self, row: ReadRow<'_>) -> Result<Vec<Write>, VaultFault> {
         let mut writes = self.tree.seal_pages(|id| row(id).map_err(VaultFault::Read))?;
         if self.tree.wants_new_root() {
             let next = Epoch(self.in_force().0 + 1);
-            self.cell.prepare(next)?;
+            self.cell.as_mut().ok_or(VaultFault::NoRoot)?.prepare(next)?;
             self.replacing = Some(next);
             failpoint::reach("root.prepared");
         }
-        let (epoch, root) = self.cell.roots().last().ok_or(VaultFault::NoRoot)?;
+        let cell = self.cell.as_ref().ok_or(VaultFault::NoRoot)?;
+        let (epoch, root) = cell.roots().last().ok_or(VaultFault::NoRoot)?;
         let epoch = *epoch;
         let node = self.tree.seal_node(epoch, root)?;
         if let Some(node) = node.as_ref().filter(|_| self.replacing.is_some()) {
@@ -222,7 +226,7 @@ impl State {
     fn committed(&mut self) -> Result<(), VaultFault> {
         if let Some(epoch) = self.replacing.take() {
             failpoint::reach("root.committed");
-            self.cell.retire_all_but(epoch)?;
+            self.cell.as_mut().ok_or(VaultFault::NoRoot)?.retire_all_but(epoch)?;
             failpoint::reach("root.retired");
         }
         self.tree.committed();

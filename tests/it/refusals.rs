@@ -114,9 +114,17 @@ impl Ground {
     }
 }
 
+/// All files below `dir`, less the snapshot, which is written whenever it is due.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    entries.map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+    let mut found = BTreeMap::new();
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.file_stem().is_none_or(|stem| stem != "snapshot") {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
 }
 
 fn consent_of(request: &mut proto::EnrollRequest) -> &mut proto::ConsentRecord {

@@ -55,8 +55,6 @@ impl Stage {
         backup: &[u8],
     ) -> Result<(Restored, Arc<Embedded>), RestoreError> {
         self.store.close().await;
-        // The mirror belongs to one process at a time: let go of it.
-        self.store.vault.forget_mirror();
         let mirror = KeyMirror::open(self.mirror.path()).unwrap();
         restore_onto_new(backup, &self.cell, Some(&mirror)).await
     }
@@ -126,7 +124,7 @@ async fn a_backup_brings_back_everybody_but_those_revoked_since_and_says_who_is_
     assert!(matches!(enrol(&store, 2).await, Err(StoreError::IdempotencyTaken)));
     enrol(&store, 7).await.unwrap();
     revoke(&store, 1).await.unwrap();
-    store.vault.forget_mirror();
+    store.vault.release();
     let store = stage.reopen(backend).await;
     assert_eq!(loaded_ids(&store).await, ids([3, 5, 7]));
     assert_eq!(trail(&store).await.matches(r#""event":"restored""#).count(), 1);
@@ -150,7 +148,6 @@ async fn a_backup_from_before_an_erasure_needs_the_mirror_and_an_old_mirror_does
 
     // A mirror of that day as well opens nothing today.
     stage.store.close().await;
-    stage.store.vault.forget_mirror();
     let old = tempfile::tempdir().unwrap();
     std::fs::copy(stage.mirror.path().join("mirror.redb"), old.path().join("mirror.redb")).unwrap();
     let backend = Arc::new(SimulatedDisk::default().open().unwrap());
@@ -185,7 +182,6 @@ async fn whenever_the_backup_was_made_nobody_revoked_comes_back() {
         }
     }
     stage.store.close().await;
-    stage.store.vault.forget_mirror();
     let mirror = KeyMirror::open(stage.mirror.path()).unwrap();
     for (then, backup) in &backups {
         let (restored, _) =
