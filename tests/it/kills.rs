@@ -1,12 +1,12 @@
 //! kill -9 of the program while enrolments and revocations are in flight, and while it replaces
 //! ROOT: what was acknowledged holds (P2, P4), what was not acknowledged holds whole or not at all.
 //!
-//! One store lives through all kills. Every second process is killed at a random moment, the others
+//! Two stores live through half of the kills each, side by side. Every second process is killed at a random moment, the others
 //! kill themselves at the failpoints of the program (`src/failpoint.rs`), one after the other. A
 //! kill counts for a kind of call only when at least one call of that kind had begun before it and
 //! was never answered. `ASSENT_KILLS=10000` makes a long run, `ASSENT_SEED` repeats the moments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -42,7 +42,7 @@ const FAILPOINTS: [(&str, u64); 12] = [
     ("revoke.committed", 6),
 ];
 /// How long a process may take to reach its failpoint, milliseconds; then it is killed.
-const LATEST_FAILPOINT_MS: u64 = 2_000;
+const LATEST_FAILPOINT_MS: u64 = 1_000;
 /// Callers of each kind at once.
 const CALLERS: usize = 4;
 /// The kill comes at a random moment within this time after the callers' start, milliseconds.
@@ -146,6 +146,29 @@ struct Tally {
 }
 
 impl Tally {
+    fn add(&mut self, other: Self) {
+        self.kills += other.kills;
+        self.at_random += other.at_random;
+        self.at_the_start += other.at_the_start;
+        for (name, count) in other.at_failpoints {
+            *self.at_failpoints.entry(name).or_insert(0) += count;
+        }
+        self.with_enrolments_cut += other.with_enrolments_cut;
+        self.with_revocations_cut += other.with_revocations_cut;
+        self.enrolments_acked += other.enrolments_acked;
+        self.revocations_acked += other.revocations_acked;
+        for (mine, theirs) in [
+            (&mut self.enrolments_cut, other.enrolments_cut),
+            (&mut self.revocations_cut, other.revocations_cut),
+        ] {
+            *mine = (mine.0 + theirs.0, mine.1 + theirs.1);
+        }
+        self.looks += other.looks;
+        self.lost += other.lost;
+        self.revived += other.revived;
+        self.torn += other.torn;
+    }
+
     fn note(&mut self, who: u64, harm: Option<Harm>) {
         self.looks += 1;
         let Some(harm) = harm else { return };
@@ -267,14 +290,15 @@ impl Ledger {
         self.living.extend(enrolled);
     }
 
-    /// Callers of both kinds at work until the program is no more: by itself, or killed after `ms`.
+    /// Callers of both kinds at work until the program is no more: killed after `ms`, or, which is
+    /// what it returns, by itself.
     async fn flight(
         &mut self,
         mut process: Process,
         client: &Client,
         notice: &proto::Notice,
         ms: u64,
-    ) {
+    ) -> bool {
         let killed = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicU64::new(self.next));
         let pool = Arc::new(Mutex::new(std::mem::take(&mut self.living)));
@@ -291,6 +315,7 @@ impl Ledger {
         while Instant::now() < end && !process.has_ended() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+        let by_itself = process.has_ended();
         killed.store(true, Ordering::SeqCst);
         process.kill();
         let (enrolling, revoking, rotated) = tokio::join!(enrolling, revoking, rotating);
@@ -313,6 +338,7 @@ impl Ledger {
         self.tally.kills += 1;
         self.tally.with_enrolments_cut += u32::from(self.cut_enrolments.len() > cut_before.0);
         self.tally.with_revocations_cut += u32::from(self.cut_revocations.len() > cut_before.1);
+        by_itself
     }
 }
 
@@ -404,16 +430,12 @@ fn seed() -> u64 {
     })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() {
-    let seed = seed();
-    println!("kills: ASSENT_SEED={seed}");
+/// One store that lives through `kills`, beginning with the `first`th failpoint.
+async fn lifetime(seed: u64, kills: u32, first: usize) -> Tally {
     let place = Place::new();
     let config = place.path().join("assent.toml");
     std::fs::write(&config, CONFIG).unwrap();
     let arguments = ["--config", config.to_str().unwrap()];
-
-    let begun = Instant::now();
     let mut dice = Dice(seed);
     let mut ledger = Ledger::default();
     let mut process = Process::spawn_with(&place, &arguments);
@@ -421,22 +443,27 @@ async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() 
     let apply = proto::ApplyPolicyRequest { toml: policy(), dry_run: false };
     client.apply_policy(apply).await.unwrap();
     let notice = notice(&client).await;
-    let mut failpoints = FAILPOINTS.iter().cycle();
-    while ledger.tally.kills < kills() {
+    let mut failpoints = FAILPOINTS.iter().cycle().skip(first);
+    while ledger.tally.kills < kills {
         ledger.fill_pool(&client, &notice).await;
-        ledger.flight(process, &client, &notice, dice.below(LATEST_KILL_MS)).await;
+        let _killed = ledger.flight(process, &client, &notice, dice.below(LATEST_KILL_MS)).await;
         ledger.tally.at_random += 1;
 
         let (name, most) = failpoints.next().unwrap();
         let failpoint = format!("{name}:{}", 1 + dice.below(*most));
         let mut failing = Process::spawn_failing(&place, &arguments, &failpoint);
-        if let Some(client) = failing.client_or_end().await {
-            ledger.flight(failing, &client, &notice, LATEST_FAILPOINT_MS).await;
+        let reached = if let Some(client) = failing.client_or_end().await {
+            ledger.flight(failing, &client, &notice, LATEST_FAILPOINT_MS).await
         } else {
             ledger.tally.kills += 1;
             ledger.tally.at_the_start += 1;
+            true
+        };
+        if reached {
+            *ledger.tally.at_failpoints.entry(name).or_insert(0) += 1;
+        } else {
+            ledger.tally.at_random += 1;
         }
-        *ledger.tally.at_failpoints.entry(name).or_insert(0) += 1;
 
         process = Process::spawn_with(&place, &arguments);
         client = process.client().await;
@@ -444,16 +471,28 @@ async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() 
         let (living, gone) = (dice.some(&ledger.living, SAMPLE), dice.some(&ledger.gone, SAMPLE));
         ledger.audit(&client, &living, &gone).await;
     }
-    let took = begun.elapsed();
     let (living, gone) = (ledger.living.clone(), ledger.gone.clone());
     ledger.audit(&client, &living, &gone).await;
-    let tally = &ledger.tally;
-    println!("kills: {tally:#?}\nkills: {} living, {} gone at the end", living.len(), gone.len());
-    println!("kills: {took:?}, {:?} a kill", took / tally.kills);
-    let least = kills() / IN_FLIGHT_SHARE;
+    println!("kills: {} living, {} gone at the end", living.len(), gone.len());
+    ledger.tally
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() {
+    let (seed, kills) = (seed(), kills());
+    println!("kills: ASSENT_SEED={seed}");
+    let begun = Instant::now();
+    let half = kills / 2;
+    let (mut tally, other) =
+        tokio::join!(lifetime(seed, kills - half, 0), lifetime(!seed, half, FAILPOINTS.len() / 2));
+    tally.add(other);
+    println!("kills: {tally:#?}\nkills: {:?} in all", begun.elapsed());
+    let least = kills / IN_FLIGHT_SHARE;
     let cut = tally.with_enrolments_cut.min(tally.with_revocations_cut);
     assert!(cut >= least, "too few kills hit a call in flight");
-    assert!(tally.at_the_start > 0 || kills() < 10, "no failpoint killed a start");
+    let points: BTreeSet<_> = FAILPOINTS.iter().map(|(name, _)| *name).collect();
+    let reached = tally.at_failpoints.keys().copied().collect();
+    assert!(points == reached || kills < KILLS, "some failpoints killed nothing: {reached:?}");
     assert_eq!((tally.lost, tally.revived, tally.torn), (0, 0, 0), "ASSENT_SEED={seed}");
 }
 
