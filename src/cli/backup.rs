@@ -10,8 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::keys::IdentityArgs;
 use super::serve::ServeArgs;
-use super::{KeyArgs, Outcome, block_on};
+use super::{Outcome, block_on};
 use crate::crypto::envelope::{self, Recipient};
 use crate::server::restore_backup;
 use crate::service::client::Client;
@@ -52,7 +53,7 @@ pub(super) struct RestoreArgs {
     settings: ServeArgs,
 }
 
-pub(super) fn new_identity(args: &KeyArgs) -> Outcome {
+pub(super) fn new_identity(args: &IdentityArgs) -> Outcome {
     let (identity, recipient) = envelope::new_identity();
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(FILE_MODE).open(&args.path);

@@ -17,13 +17,12 @@ mod consent_file;
 mod demo;
 mod enroll;
 mod exit;
+mod keys;
 mod models;
 mod output;
 mod serve;
 
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use audit::{AuditCommand, ReceiptCommand};
 pub use exit::Exit;
@@ -66,7 +65,7 @@ enum Command {
     Models(models::ModelsCommand),
     /// Make and replace keys, and say how they are kept
     #[command(subcommand)]
-    Keys(KeysCommand),
+    Keys(keys::KeysCommand),
     /// Fetch a backup of everything from the service, in an age envelope
     Backup(backup::BackupArgs),
     /// Bring a backup back into an empty data directory, less what was revoked since
@@ -79,24 +78,6 @@ enum Command {
     Receipt(audit::ReceiptCommand),
 }
 
-#[derive(Debug, Subcommand)]
-enum KeysCommand {
-    /// Make a new root key file, readable by its owner alone
-    Init(KeyArgs),
-    /// Replace ROOT: older copies of the store open with no root key of today from then on
-    Rotate(calls::StatusArgs),
-    /// Say which key epoch is in force, and how the keys are kept
-    Status(calls::StatusArgs),
-    /// Make an identity to address backups to, and print its recipient
-    BackupIdentity(KeyArgs),
-}
-
-#[derive(Debug, Args)]
-struct KeyArgs {
-    /// The file; must not exist
-    path: PathBuf,
-}
-
 /// Runs one command; the value is the process's exit status.
 #[must_use]
 pub fn run(cli: Cli) -> Exit {
@@ -106,10 +87,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::CheckConfig(args) => serve::check(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Models(command) => models::run(&command, json),
-        Command::Keys(KeysCommand::Init(args)) => keys_init(&args),
-        Command::Keys(KeysCommand::BackupIdentity(args)) => backup::new_identity(&args),
-        Command::Keys(KeysCommand::Rotate(args)) => block_on(calls::rotate_keys(&args, json)),
-        Command::Keys(KeysCommand::Status(args)) => block_on(calls::key_status(&args, json)),
+        Command::Keys(command) => keys::run(command, json),
         Command::Backup(args) => block_on(backup::backup(&args, json)),
         Command::Restore(args) => backup::restore(&args, json),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, json),
@@ -135,15 +113,4 @@ fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
         .build()
         .map_err(exit::Failure::internal)?;
     runtime.block_on(work)
-}
-
-fn keys_init(args: &KeyArgs) -> Outcome {
-    crate::crypto::cell::FileCell::create(&args.path).map_err(exit::Failure::usage)?;
-    say!(
-        "root key written to {}\n\
-         Keep it out of all backups, on media that survive a broken disk: without it nothing opens,\n\
-         and with an old copy of it and of the data directory whatever was erased since opens again.",
-        args.path.display()
-    );
-    Ok(Exit::Ok)
 }

@@ -27,6 +27,9 @@ pub(super) struct ServeArgs {
     /// File of the root key; make one with `assent keys init`
     #[arg(long, env = "ASSENT_ROOT_KEY", value_name = "FILE")]
     root_key: Option<PathBuf>,
+    /// File of the passphrase that the root key is under
+    #[arg(long, env = "ASSENT_PASSPHRASE_FILE", value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
     /// Where gRPC listens
     #[arg(long, env = "ASSENT_LISTEN", value_name = "ADDR:PORT")]
     listen: Option<SocketAddr>,
@@ -53,6 +56,7 @@ impl ServeArgs {
             profile: self.profile.clone(),
             data_dir: self.data_dir.clone(),
             root_key: self.root_key.clone(),
+            passphrase_file: self.passphrase_file.clone(),
             listen: self.listen,
             metrics: self.metrics,
             no_metrics: self.no_metrics,
@@ -78,7 +82,7 @@ pub(super) fn check(args: &ServeArgs) -> Outcome {
         None => say!("  metrics   off"),
     }
     say!("  store     {}", settings.data_dir.display());
-    say!("  root key  {}", settings.root_key.display());
+    say!("  root key  {}", settings.cell);
     say!("  models    {}", settings.pipeline.models_dir.display());
     Ok(Exit::Ok)
 }

@@ -19,9 +19,10 @@ use thiserror::Error;
 pub use raw::{
     AuditOptions, BackupOptions, LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions,
 };
-use raw::{LEAST_RETENTION_DAYS, RawTls};
+use raw::{LEAST_RETENTION_DAYS, RawKeys, RawTls};
 
 use crate::consent::{Profile, UnknownProfile};
+use crate::crypto::cell::{CellPlace, TokenPlace};
 use crate::engine::SnapshotSettings;
 use crate::index::{GraphSettings, IndexOptions, PlanSetting};
 use crate::pipeline::PipelineSettings;
@@ -30,6 +31,8 @@ use crate::types::Limits;
 
 /// The snapshot in the data directory.
 const SNAPSHOT_NAME: &str = "snapshot";
+/// The root key's file, where none is named.
+const ROOT_KEY_NAME: &str = "root.key";
 /// The key mirror, where no better place is named.
 const MIRROR_NAME: &str = "key-mirror";
 /// Largest reserve for a full disk, MiB.
@@ -51,8 +54,8 @@ pub struct Settings {
     pub profile: Profile,
     /// Directory of the embedded store.
     pub data_dir: PathBuf,
-    /// File of the root key.
-    pub root_key: PathBuf,
+    /// Where the root key is kept.
+    pub cell: CellPlace,
     /// Where gRPC listens.
     pub grpc: SocketAddr,
     /// Where Prometheus scrapes; `None` to leave metrics out.
@@ -172,6 +175,12 @@ pub enum ConfigError {
     /// Searches are to take a graph that is not kept.
     #[error("index.plan: \"graph\" needs index.graph = true")]
     PlanWithoutGraph,
+    /// A root key in two places.
+    #[error(
+        "keys.pkcs11 and {0} exclude each other: the root key is in a token or in a file; remove \
+         one of them"
+    )]
+    TwoCells(&'static str),
     /// A reserve that no disk has.
     #[error("store.reserve_mib: {0} is not from 0 to {MOST_RESERVE_MIB}")]
     Reserve(u64),
@@ -246,7 +255,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         audit_retention_days,
         key_mirror,
         data_dir: raw.data_dir,
-        root_key: raw.root_key,
+        cell: cell(raw.root_key, raw.keys)?,
         grpc: raw.listen.grpc,
         metrics: raw.listen.metrics,
         security,
@@ -259,6 +268,25 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         limits: raw.limits,
         log: raw.log,
     })
+}
+
+fn cell(root_key: Option<PathBuf>, keys: RawKeys) -> Result<CellPlace, ConfigError> {
+    let Some(token) = keys.pkcs11 else {
+        let path = root_key.unwrap_or_else(|| PathBuf::from(ROOT_KEY_NAME));
+        return Ok(CellPlace::File { path, passphrase: keys.passphrase_file });
+    };
+    if root_key.is_some() {
+        return Err(ConfigError::TwoCells("root_key"));
+    }
+    if keys.passphrase_file.is_some() {
+        return Err(ConfigError::TwoCells("keys.passphrase_file"));
+    }
+    Ok(CellPlace::Token(TokenPlace {
+        module: token.module,
+        token: token.token,
+        name: token.name,
+        pin: token.pin_file,
+    }))
 }
 
 fn security(

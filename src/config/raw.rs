@@ -29,7 +29,9 @@ pub struct RawConfig {
     /// Directory of the embedded store.
     pub data_dir: PathBuf,
     /// File of the root key; keep it out of the data directory's backups.
-    pub root_key: PathBuf,
+    pub root_key: Option<PathBuf>,
+    /// How the root key is kept.
+    pub keys: RawKeys,
     /// Ports.
     pub listen: RawListen,
     /// Certificates.
@@ -59,7 +61,8 @@ impl Default for RawConfig {
         Self {
             profile: "cn".to_owned(),
             data_dir: PathBuf::from("data"),
-            root_key: PathBuf::from("root.key"),
+            root_key: None,
+            keys: RawKeys::default(),
             listen: RawListen::default(),
             tls: None,
             callers: Vec::new(),
@@ -107,6 +110,35 @@ pub struct RawTls {
     pub key: PathBuf,
     /// PEM of the authorities that sign callers' certificates.
     pub client_ca: PathBuf,
+}
+
+/// `[keys]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawKeys {
+    /// File of the passphrase that the root key's file is under.
+    pub passphrase_file: Option<PathBuf>,
+    /// Keep the root key in a token instead of a file.
+    pub pkcs11: Option<RawToken>,
+}
+
+/// `[keys.pkcs11]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawToken {
+    /// The module, a shared library of the token's maker.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// What the keys are called in it.
+    #[serde(default = "default_key_name")]
+    pub name: String,
+    /// File of the user's PIN.
+    pub pin_file: PathBuf,
+}
+
+fn default_key_name() -> String {
+    "assent".to_owned()
 }
 
 /// `[snapshot]`.
@@ -198,6 +230,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// File of the root key.
     pub root_key: Option<PathBuf>,
+    /// File of the passphrase that it is under.
+    pub passphrase_file: Option<PathBuf>,
     /// Where gRPC listens.
     pub listen: Option<SocketAddr>,
     /// Where Prometheus scrapes.
@@ -215,9 +249,14 @@ pub struct Overrides {
 impl RawConfig {
     /// Paths in a file are relative to the file.
     pub(super) fn anchor(&mut self, base: &Path) {
-        let mut paths = vec![&mut self.data_dir, &mut self.root_key, &mut self.pipeline.models_dir];
+        let mut paths = vec![&mut self.data_dir, &mut self.pipeline.models_dir];
+        paths.extend(self.root_key.as_mut());
+        paths.extend(self.keys.passphrase_file.as_mut());
         paths.extend(self.pipeline.runtime.as_mut());
         paths.extend(self.backup.key_mirror.as_mut());
+        if let Some(token) = &mut self.keys.pkcs11 {
+            paths.extend([&mut token.module, &mut token.pin_file]);
+        }
         if let Some(tls) = &mut self.tls {
             paths.extend([&mut tls.certificate, &mut tls.key, &mut tls.client_ca]);
         }
@@ -230,7 +269,8 @@ impl RawConfig {
     pub(super) fn lay_over(&mut self, over: Overrides) {
         replace(&mut self.profile, over.profile);
         replace(&mut self.data_dir, over.data_dir);
-        replace(&mut self.root_key, over.root_key);
+        self.root_key = over.root_key.or(self.root_key.take());
+        self.keys.passphrase_file = over.passphrase_file.or(self.keys.passphrase_file.take());
         replace(&mut self.listen.grpc, over.listen);
         replace(&mut self.pipeline.models_dir, over.models_dir);
         replace(&mut self.pipeline.provider, over.provider);

@@ -81,6 +81,11 @@ impl DeploymentKey {
         Self(key)
     }
 
+    /// For the cell that keeps it.
+    pub(super) fn secret(&self) -> &SecretKey {
+        &self.0
+    }
+
     /// A fixed key, for tests.
     #[cfg(test)]
     pub(crate) fn for_tests(byte: u8) -> Self {

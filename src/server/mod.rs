@@ -29,7 +29,7 @@ pub use restore::{RestoreFailure, restore_backup};
 
 use self::upkeep::Upkeep;
 use crate::config::{Security, Settings};
-use crate::crypto::cell::{CellError, FileCell, RootCell};
+use crate::crypto::cell::{CellError, RootCell};
 use crate::crypto::{SecretMemoryKind, secret_memory_kind};
 use crate::engine::{Engine, EngineParts, OpenError};
 use crate::index::{Index, IndexError, RotationKey};
@@ -107,7 +107,7 @@ pub struct Running {
 /// # Errors
 /// See [`StartupError`]; nothing is left running then.
 pub async fn start(settings: Settings) -> Result<Running, StartupError> {
-    let cell = Box::new(FileCell::open(&settings.root_key)?);
+    let cell = settings.cell.open()?;
     let Settings { grpc, metrics, security, callers, limits, .. } = &settings;
     if let Some(address) = metrics {
         telemetry::export(*address)?;

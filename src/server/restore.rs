@@ -8,7 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::config::Settings;
-use crate::crypto::cell::{CellError, FileCell};
+use crate::crypto::cell::CellError;
 use crate::store::{
     Backend, BackupReader, Embedded, EmbeddedError, KeyMirror, MirrorFault, RestoreError, Restored,
     restore,
@@ -74,7 +74,7 @@ pub async fn restore_backup(
         return Err(RestoreFailure::Occupied { path: data_dir.clone() });
     }
     let backup = BackupReader::begin(backup)?;
-    let cell = FileCell::open(&settings.root_key)?;
+    let cell = settings.cell.open()?;
     let mirror = mirror.filter(|path| path.exists()).map(|path| {
         KeyMirror::open(path)
             .map_err(|source| RestoreFailure::Mirror { path: path.to_owned(), source })
@@ -83,7 +83,7 @@ pub async fn restore_backup(
     remove(&unfinished).map_err(directory)?;
     let backend = Arc::new(Embedded::open(&unfinished)?);
     let onto = Arc::clone(&backend) as Arc<dyn Backend>;
-    let outcome = restore(backup, onto, &cell, mirror.as_ref(), progress).await;
+    let outcome = restore(backup, onto, &*cell, mirror.as_ref(), progress).await;
     backend.close().await;
     match outcome {
         Ok(restored) => {

@@ -1,14 +1,14 @@
 //! What the service says it did, checked without it; and what an old copy of its disk gives.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use assent::audit::{Leaf, Receipt};
 use assent::service::{json, proto};
 
 use crate::harness::{
-    GATE, Place, Process, Service, embedded, enrolment, face, matched, revoke_subject, verify_face,
+    GATE, Place, Process, Service, copy, embedded, enrolment, face, matched, revoke_subject,
+    verify_face,
 };
 
 const PERSON: u64 = 7;
@@ -167,19 +167,6 @@ async fn receipts_verify_offline_and_altered_ones_do_not() {
 }
 
 /// A folder and all in it, as a thief or a backup copies it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 /// What `assent serve` says of a place that it does not serve.
 fn refusal(place: &Place) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));

@@ -324,10 +324,17 @@ impl Process {
         environment: &[(&str, &str)],
     ) -> Self {
         let address = free_address();
-        let child = Command::new(env!("CARGO_BIN_EXE_assent"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+        command
             .args(serve_arguments(place, provider, address))
             .args(arguments)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Self::begin(&mut command, address)
+    }
+
+    /// A command that makes the program listen at `address`.
+    pub(crate) fn begin(command: &mut Command, address: SocketAddr) -> Self {
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -415,4 +422,18 @@ pub(crate) async fn serving_at(address: SocketAddr) -> Option<Client> {
 pub(crate) fn free_address() -> SocketAddr {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     socket.local_addr().expect("its address")
+}
+
+/// Copies a folder and all in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

@@ -22,7 +22,11 @@ const TABLE: [(&str, u8, &[&str]); 15] = [
     ),
     // `pipeline` and `store` for what the error map reads, and the form in which frames come.
     ("service", 6, &["engine", "pipeline", "store", "consent", "types", "telemetry"]),
-    ("config", 7, &["service", "engine", "pipeline", "index", "store", "consent", "types"]),
+    (
+        "config",
+        7,
+        &["service", "engine", "pipeline", "index", "store", "crypto", "consent", "types"],
+    ),
     (
         "server",
         8,
@@ -50,7 +54,7 @@ const TABLE: [(&str, u8, &[&str]); 15] = [
 ];
 
 /// A word, and the modules that alone may use it.
-const ABSENT_ELSEWHERE: [(&str, &[&str]); 13] = [
+const ABSENT_ELSEWHERE: [(&str, &[&str]); 15] = [
     ("tonic", &["service"]),
     ("tonic_health", &["service"]),
     ("tonic_reflection", &["service"]),
@@ -63,6 +67,8 @@ const ABSENT_ELSEWHERE: [(&str, &[&str]); 13] = [
     ("aes_gcm", &["crypto"]),
     ("aes_gcm_siv", &["crypto"]),
     ("chacha20poly1305", &["crypto"]),
+    ("argon2", &["crypto"]),
+    ("cryptoki", &["crypto"]),
     ("redb", &["store"]),
 ];
 

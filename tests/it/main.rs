@@ -19,6 +19,7 @@ mod observability; // metrics, logs, health, reflection, drain, failed starts
 mod people; // a thousand real people, found again; strangers, sent away
 mod readme; // the README's snippets are in it word for word, and work
 mod refusals; // every bad input of REQUIREMENTS: a clear refusal, nothing stored
+mod root_cells; // the root key under a passphrase, and in a PKCS#11 token
 mod snapshots; // starts from a sealed snapshot, good, old and bad
 mod story; // the demo's story, told twice: in process, and as the program
 mod streams; // VerifyStream, EnrollStream, vanishing clients, shared batches

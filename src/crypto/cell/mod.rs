@@ -15,6 +15,8 @@
 mod file;
 #[cfg(test)]
 mod memory;
+mod passphrase;
+mod pkcs11;
 
 use std::fmt;
 use std::io;
@@ -26,6 +28,8 @@ use thiserror::Error;
 pub use file::FileCell;
 #[cfg(test)]
 pub(crate) use memory::MemoryCell;
+pub use passphrase::Passphrase;
+pub use pkcs11::{TokenCell, TokenPlace};
 
 use super::deployment::DeploymentKey;
 use super::secret::{RandomError, SecretKey};
@@ -77,6 +81,60 @@ pub trait RootCell: Send {
     fn retire_all_but(&mut self, epoch: Epoch) -> Result<(), CellError>;
 }
 
+/// Which cell a deployment has.
+#[derive(Debug, Clone)]
+pub enum CellPlace {
+    /// A [`FileCell`].
+    File {
+        /// The file.
+        path: PathBuf,
+        /// File of the passphrase that it is under, if it is.
+        passphrase: Option<PathBuf>,
+    },
+    /// A [`TokenCell`].
+    Token(TokenPlace),
+}
+
+impl CellPlace {
+    /// Opens the cell for this process alone.
+    ///
+    /// # Errors
+    /// See [`FileCell::open_under`] and [`TokenCell::open`].
+    pub fn open(&self) -> Result<Box<dyn RootCell>, CellError> {
+        Ok(match self {
+            Self::File { path, passphrase } => {
+                let passphrase = passphrase.as_deref().map(Passphrase::read).transpose()?;
+                Box::new(FileCell::open_under(path, passphrase.as_ref())?)
+            }
+            Self::Token(place) => Box::new(TokenCell::open(place)?),
+        })
+    }
+
+    /// Makes the cell, with a deployment key and the first ROOT.
+    ///
+    /// # Errors
+    /// See [`FileCell::create_under`] and [`TokenCell::create`].
+    pub fn create(&self) -> Result<Box<dyn RootCell>, CellError> {
+        Ok(match self {
+            Self::File { path, passphrase } => {
+                let passphrase = passphrase.as_deref().map(Passphrase::read_new).transpose()?;
+                Box::new(FileCell::create_under(path, passphrase.as_ref())?)
+            }
+            Self::Token(place) => Box::new(TokenCell::create(place)?),
+        })
+    }
+}
+
+impl fmt::Display for CellPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, passphrase: None } => path.display().fmt(f),
+            Self::File { path, .. } => write!(f, "{}, under a passphrase", path.display()),
+            Self::Token(place) => place.fmt(f),
+        }
+    }
+}
+
 /// Why a cell does not do what was asked.
 #[derive(Debug, Error)]
 pub enum CellError {
@@ -98,7 +156,7 @@ pub enum CellError {
     },
     /// Others may read or write it.
     #[error(
-        "the root key {} is open to others (mode {mode:03o}); run `chmod 600 {}`",
+        "the secret in {} is open to others (mode {mode:03o}); run `chmod 600 {}`",
         path.display(), path.display()
     )]
     Exposed {
@@ -148,6 +206,78 @@ pub enum CellError {
         path: PathBuf,
         /// The system's answer.
         source: io::Error,
+    },
+    /// Sealed, and no passphrase at hand.
+    #[error(
+        "the root key {} is under a passphrase; name the passphrase's file in \
+         keys.passphrase_file (--passphrase-file)",
+        path.display()
+    )]
+    PassphraseMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A passphrase, and nothing sealed.
+    #[error(
+        "the root key {} is under no passphrase, and one is given; put it under one with `assent \
+         keys passphrase`, or give none",
+        path.display()
+    )]
+    PassphraseUnused {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Sealed under another.
+    #[error("the passphrase does not open the root key {}", path.display())]
+    PassphraseWrong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of a passphrase or PIN.
+    #[error("the passphrase or PIN in {} cannot be read", path.display())]
+    SecretFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Nothing in it.
+    #[error("the first line of {} is empty; it is to hold the passphrase or PIN", path.display())]
+    SecretEmpty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Too easy to guess.
+    #[error("the passphrase in {} is shorter than {least} bytes", path.display())]
+    SecretShort {
+        /// The file.
+        path: PathBuf,
+        /// Shortest that is taken.
+        least: usize,
+    },
+    /// Argon2 or the seal.
+    #[error("the passphrase cannot be used: {what}")]
+    Stretching {
+        /// What it said.
+        what: String,
+    },
+    /// A PKCS#11 module or its token.
+    #[error("{place}: {doing} failed")]
+    Token {
+        /// Which.
+        place: TokenPlace,
+        /// What was tried.
+        doing: &'static str,
+        /// What the module said.
+        source: Box<cryptoki::error::Error>,
+    },
+    /// A token that does not hold what a cell is.
+    #[error("{place}: {what}")]
+    TokenContent {
+        /// Which.
+        place: TokenPlace,
+        /// What is wrong, and what to do.
+        what: &'static str,
     },
     /// Not an epoch to come, or a replacement is under way.
     #[error("a ROOT of epoch {epoch} cannot be prepared now")]
