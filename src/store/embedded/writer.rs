@@ -185,8 +185,10 @@ fn commit_and_reply(
     group: Vec<Job>,
 ) {
     let mut replies = Vec::with_capacity(group.len());
+    // Jobs that a fault leaves over stay in here, unanswered, until health is bad.
+    let mut jobs = group.into_iter();
     let done = health.is_good()
-        && match commit(database, companion, group, &mut replies) {
+        && match commit(database, companion, &mut jobs, &mut replies) {
             Ok(()) => true,
             Err(fault) => {
                 // Before anyone is told: whoever learns of the fault finds health bad already.
@@ -199,6 +201,7 @@ fn commit_and_reply(
     for reply in replies {
         reply(done);
     }
+    drop(jobs);
 }
 
 /// Why a group was not committed.
@@ -215,19 +218,24 @@ enum GroupFault {
 fn commit(
     database: &Database,
     companion: Option<&dyn Companion>,
-    group: Vec<Job>,
+    jobs: &mut impl Iterator<Item = Job>,
     replies: &mut Vec<Reply>,
 ) -> Result<(), GroupFault> {
     let transaction = begin_durable(database)?;
     let mut tables = WriteTables::new(&transaction);
     let mut changed = false;
-    for job in group {
+    for job in jobs {
         match job {
-            Job::Batch(batch, reply) => {
-                let outcome = tables.apply(batch)?;
-                changed |= outcome.is_ok();
-                replies.push(answer(reply, outcome));
-            }
+            Job::Batch(batch, reply) => match tables.apply(batch) {
+                Ok(outcome) => {
+                    changed |= outcome.is_ok();
+                    replies.push(answer(reply, outcome));
+                }
+                Err(fault) => {
+                    replies.push(answer(reply, Err(BackendError::Stopped)));
+                    return Err(fault.into());
+                }
+            },
             Job::Note(work, reply) => {
                 work();
                 replies.push(answer(reply, Ok(())));
