@@ -127,7 +127,8 @@ fn report(title: &str, (seconds, answers): &(f64, Vec<Answer>)) {
             | PipelineError::NoFace
             | PipelineError::SeveralFaces(_)
             | PipelineError::Late
-            | PipelineError::Overloaded
+            | PipelineError::Superseded
+            | PipelineError::Overloaded { .. }
             | PipelineError::Stopped
             | PipelineError::Internal => error.to_string(),
         };

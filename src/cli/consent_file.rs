@@ -1,11 +1,15 @@
 //! The consent file of `assent enroll`: one consent record as TOML, written by people.
 
+use std::path::Path;
+
 use serde::{Deserialize, Deserializer};
 
 use super::exit::{Exit, Failure};
 use crate::consent::{AlternativeMethod, ConsentForm, LawfulBasis, Sha256, SubjectClass};
 use crate::service::{WireTime, proto};
 use crate::types::Timestamp;
+
+use super::connection::read;
 
 /// One consent record. Times are RFC 3339, digests 64 hexadecimal digits.
 #[derive(Debug, Clone, Deserialize)]
@@ -78,10 +82,18 @@ fn adult() -> SubjectClass {
 
 impl ConsentFile {
     /// Reads the file's text.
-    pub(super) fn parse(text: &str) -> Result<Self, Failure> {
+    fn parse(text: &str) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|fault| {
             Failure::new(Exit::Usage, format!("the consent file is not valid: {fault}"))
         })
+    }
+
+    /// Reads the file at `path`.
+    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+        let text = String::from_utf8(read(path)?).map_err(|_not_text| {
+            Failure::new(Exit::Usage, "the consent file is not UTF-8 text").about(path)
+        })?;
+        Self::parse(&text).map_err(|failure| failure.about(path))
     }
 
     /// Whether the consent id differs from subject to subject.

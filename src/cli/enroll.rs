@@ -45,9 +45,7 @@ pub(super) struct EnrollArgs {
 }
 
 pub(super) async fn run(args: &EnrollArgs, json: bool) -> Outcome {
-    let text = String::from_utf8(read(&args.consent)?)
-        .map_err(|_not_text| Failure::new(Exit::Usage, "the consent file is not UTF-8 text"))?;
-    let consent = ConsentFile::parse(&text).map_err(|failure| failure.about(&args.consent))?;
+    let consent = ConsentFile::read(&args.consent)?;
     match &args.from {
         Some(folder) => bulk(args, folder, &consent, json).await,
         None => single(args, &consent, json).await,
@@ -197,12 +195,17 @@ fn subjects(folder: &Path) -> Result<Subjects, Failure> {
     Ok(subjects)
 }
 
+/// Whether the file's ending is a photo's.
+pub(super) fn is_photo(path: &Path) -> bool {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    ENDINGS.contains(&ending.to_ascii_lowercase().as_str())
+}
+
 fn photos(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut photos = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if ENDINGS.contains(&ending.to_ascii_lowercase().as_str()) {
+        if is_photo(&path) {
             photos.push(path);
         }
     }

@@ -11,6 +11,7 @@ macro_rules! say {
 
 mod audit;
 mod backup;
+mod bench;
 mod calls;
 mod connection;
 mod consent_file;
@@ -73,6 +74,8 @@ enum Command {
     /// Fetch, check and witness the audit trail
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Put load on a running service and measure it
+    Bench(bench::BenchArgs),
     /// Check receipts of consent and erasure
     #[command(subcommand)]
     Receipt(audit::ReceiptCommand),
@@ -94,6 +97,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Audit(AuditCommand::Export(args)) => block_on(audit::export(&args, json)),
         Command::Audit(AuditCommand::Witness(args)) => block_on(audit::witness(&args, json)),
         Command::Receipt(ReceiptCommand::Verify(args)) => audit::verify_receipts(&args, json),
+        Command::Bench(args) => block_on(bench::run(&args, json)),
         Command::Apply(args) => block_on(calls::apply(&args, json)),
         Command::Notice(args) => block_on(calls::notice(&args, json)),
         Command::Enroll(args) => block_on(enroll::run(&args, json)),

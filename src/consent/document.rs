@@ -157,6 +157,7 @@ impl Object for Gate {
                 .optional("min_eye_distance_px")?
                 .unwrap_or(DEFAULT_MIN_EYE_DISTANCE_PX),
             single_face: fields.optional("single_face")?.unwrap_or(false),
+            newest_frame_wins: fields.optional("newest_frame_wins")?.unwrap_or(true),
             expose_similarity: fields.optional("expose_similarity")?.unwrap_or(false),
             alternatives: alternatives(fields)?,
         })

@@ -231,6 +231,8 @@ pub struct Gate {
     pub min_eye_distance_px: u32,
     /// Whether a frame with several faces is refused.
     pub single_face: bool,
+    /// Whether a frame that waits is given up for a newer one of the same gate.
+    pub newest_frame_wins: bool,
     /// Whether replies carry similarity scores; they help an attacker to climb.
     pub expose_similarity: bool,
     /// The other ways in.

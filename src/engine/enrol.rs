@@ -1,7 +1,7 @@
 //! Enrol: one subject, one consent, one template.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,9 @@ use crate::consent::{
 };
 use crate::failpoint;
 use crate::index::{IndexError, NewTemplate};
-use crate::pipeline::{Company, DecodeError, Embedded, FaceDemands, PipelineError, Ticket};
+use crate::pipeline::{
+    Company, DecodeError, Embedded, FaceDemands, Feed, PipelineError, Ticket, Urgency,
+};
 use crate::store::{IdempotentWrite, PriorAnswer, RevocationCause, StoreError, StoredRecord};
 use crate::telemetry::{self, Stage};
 use crate::types::{
@@ -47,6 +49,8 @@ pub struct EnrolCommand {
     pub frames: Vec<Probe>,
     /// When the caller stops waiting.
     pub deadline: Option<Instant>,
+    /// One of many: gates and single enrolments go first.
+    pub bulk: bool,
 }
 
 /// What was enrolled.
@@ -140,7 +144,10 @@ pub enum EnrolError {
     Late,
     /// No room.
     #[error("the service is at capacity")]
-    Overloaded,
+    Overloaded {
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// Stopping.
     #[error("the service is not serving")]
     Stopped,
@@ -168,8 +175,11 @@ impl Engine {
     /// # Errors
     /// See [`EnrolError`]; nothing is stored then.
     pub async fn enrol(self: &Arc<Self>, command: EnrolCommand) -> Result<Enrolled, EnrolError> {
-        let EnrolCommand { idempotency_key, subject, controller, consent, frames, deadline } =
+        let EnrolCommand { idempotency_key, subject, controller, consent, frames, deadline, bulk } =
             command;
+        let urgency = if bulk { Urgency::Bulk } else { Urgency::Enrolment };
+        let feed = Feed { id: self.feed_id(&controller), ..Feed::default() };
+        let ticket = Ticket { deadline, urgency, feed };
         let parsed = consent.parse(&controller, &subject)?;
         let digest = request_digest(&parsed, frames.len());
         let request = KeyedRequest { key: idempotency_key, digest };
@@ -179,7 +189,7 @@ impl Engine {
         }
         self.store.check_space().map_err(unstored)?;
         let admitted = self.policy().admit_parsed(parsed, Timestamp::now())?;
-        let (parts, quality) = self.embed_all(frames, deadline).await?;
+        let (parts, quality) = self.embed_all(frames, ticket).await?;
         let template = self.fuse(&parts, &quality)?;
         let record = self.new_record(&admitted, parts.len());
         let arriving = self.arriving.announce(record.id, Owner::of(&record));
@@ -219,13 +229,13 @@ impl Engine {
     async fn embed_all(
         &self,
         frames: Vec<Probe>,
-        deadline: Option<Instant>,
+        ticket: Ticket,
     ) -> Result<(Vec<Embedding>, Vec<Quality>), EnrolError> {
         let (found, limit) = (frames.len(), self.limits.frames_per_enrolment);
         if found == 0 || found > limit {
             return Err(EnrolError::Frames { found, limit });
         }
-        let looks = frames.into_iter().enumerate().map(|(i, f)| self.embed_one(i, f, deadline));
+        let looks = frames.into_iter().enumerate().map(|(i, f)| self.embed_one(i, f, ticket));
         let mut parts = Vec::with_capacity(found);
         let mut quality = Vec::with_capacity(found);
         for look in join_all(looks).await {
@@ -244,7 +254,7 @@ impl Engine {
         &self,
         frame: usize,
         probe: Probe,
-        deadline: Option<Instant>,
+        ticket: Ticket,
     ) -> Result<(Option<Embedding>, Quality), EnrolError> {
         let picture = match probe {
             Probe::Embedding { values, contract } => {
@@ -257,7 +267,7 @@ impl Engine {
         };
         let demands =
             FaceDemands { min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX, company: Company::Aside };
-        match self.pipeline.embed(picture, demands, Ticket { deadline }).await {
+        match self.pipeline.embed(picture, demands, ticket).await {
             Ok(Embedded { embedding, quality, timings }) => {
                 record_stages(&timings);
                 Ok((Some(embedding), quality))
@@ -268,9 +278,12 @@ impl Engine {
             }
             Err(PipelineError::Decode(fault)) => Err(EnrolError::Decode { frame, fault }),
             Err(PipelineError::Late) => Err(EnrolError::Late),
-            Err(PipelineError::Overloaded) => Err(EnrolError::Overloaded),
+            Err(PipelineError::Overloaded { retry_after }) => {
+                Err(EnrolError::Overloaded { retry_after })
+            }
             Err(PipelineError::Stopped) => Err(EnrolError::Stopped),
-            Err(PipelineError::Internal) => Err(EnrolError::Internal),
+            // Frames of an enrolment never replace each other.
+            Err(PipelineError::Superseded | PipelineError::Internal) => Err(EnrolError::Internal),
         }
     }
 

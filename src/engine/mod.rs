@@ -20,6 +20,7 @@ mod snapshot;
 mod status;
 mod verify;
 
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -81,6 +82,8 @@ pub struct Engine {
     limbo: Mutex<revoke::Limbo>,
     /// Enrolments between commit and index.
     arriving: Arc<arrivals::Arrivals>,
+    /// Names the sources of frames to the pipeline, under a key that only this process has.
+    feeds: RandomState,
     /// One enrolment at a time where duplicates are refused.
     duplicate_check: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
@@ -159,6 +162,7 @@ impl Engine {
             links: Mutex::new(links),
             limbo: Mutex::default(),
             arriving: Arc::default(),
+            feeds: RandomState::new(),
             duplicate_check: tokio::sync::Mutex::new(()),
             tasks: TaskTracker::new(),
             started_at: Timestamp::now(),
@@ -225,6 +229,11 @@ impl Engine {
     /// Keeps [`Engine::drain`] waiting while it lives.
     fn task(&self) -> TaskTrackerToken {
         self.tasks.token()
+    }
+
+    /// What the pipeline calls the source that `name` names.
+    fn feed_id(&self, name: impl Hash) -> u64 {
+        self.feeds.hash_one(name)
     }
 
     fn embedding_of(

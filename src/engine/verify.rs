@@ -9,7 +9,7 @@ use super::{Engine, Probe, ProbeFault};
 use crate::consent::{Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent};
 use crate::index::{Found, IndexError, Match, Query};
 use crate::pipeline::{
-    Company, DecodeError, Embedded, FaceDemands, PipelineError, StageTimings, Ticket,
+    Company, DecodeError, Embedded, FaceDemands, Feed, PipelineError, StageTimings, Ticket, Urgency,
 };
 use crate::store::{AuditEvent, FoundUnder, StoreError};
 use crate::telemetry::{self, Stage};
@@ -63,7 +63,7 @@ pub enum Decision {
     LowQuality,
     /// The gate saw a spoof.
     SpoofSuspected,
-    /// Too old a frame.
+    /// Too old a frame: by its own time, or because the gate has sent a newer one since.
     StaleFrame,
 }
 
@@ -135,7 +135,10 @@ pub enum VerifyError {
     Late,
     /// No room in the pipeline.
     #[error("the service is at capacity")]
-    Overloaded,
+    Overloaded {
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// The service is stopping.
     #[error("the service is not serving")]
     Stopped,
@@ -180,7 +183,9 @@ impl Engine {
             return Ok(finish(verdict, begun));
         }
         let deadline = command.deadline;
-        match self.look(command.probe, &pass, deadline).await? {
+        let feed = self.feed(&pass, &command);
+        let ticket = Ticket { deadline, urgency: Urgency::Gate, feed };
+        match self.look(command.probe, &pass, ticket).await? {
             Seen::Nothing(decision, quality) => {
                 (verdict.decision, verdict.quality) = (decision, quality);
                 self.record(&caller, &pass, &verdict).await?;
@@ -297,11 +302,21 @@ impl Engine {
         Ok((command.pad == PadVerdict::Spoof).then_some(Decision::SpoofSuspected))
     }
 
+    /// A gate is a feed; where subjects are claimed, each of them at each gate, because the next
+    /// person's frame is no newer frame of this one's.
+    fn feed(&self, pass: &GatePass, command: &VerifyCommand) -> Feed {
+        Feed {
+            id: self.feed_id((&command.gate, &command.claimed)),
+            newest_wins: pass.gate().newest_frame_wins,
+            taken_ms: command.captured_at.map(Timestamp::unix_ms),
+        }
+    }
+
     async fn look(
         &self,
         probe: Probe,
         pass: &GatePass,
-        deadline: Option<Instant>,
+        ticket: Ticket,
     ) -> Result<Seen, VerifyError> {
         let frame = match probe {
             Probe::Embedding { values, contract } => {
@@ -314,7 +329,7 @@ impl Engine {
             min_eye_distance_px: pixels(pass.gate().min_eye_distance_px),
             company: if pass.gate().single_face { Company::Smaller } else { Company::Any },
         };
-        match self.pipeline.embed(frame, demands, Ticket { deadline }).await {
+        match self.pipeline.embed(frame, demands, ticket).await {
             Ok(Embedded { embedding, quality, timings }) => {
                 record_stages(&timings);
                 Ok(Seen::Face(embedding, Some(quality), timings))
@@ -432,7 +447,8 @@ fn unseen(fault: PipelineError) -> Result<Seen, VerifyError> {
         }
         PipelineError::Decode(fault) => Err(fault.into()),
         PipelineError::Late => Err(VerifyError::Late),
-        PipelineError::Overloaded => Err(VerifyError::Overloaded),
+        PipelineError::Superseded => Ok(Seen::Nothing(Decision::StaleFrame, None)),
+        PipelineError::Overloaded { retry_after } => Err(VerifyError::Overloaded { retry_after }),
         PipelineError::Stopped => Err(VerifyError::Stopped),
         PipelineError::Internal => Err(VerifyError::Internal),
     }

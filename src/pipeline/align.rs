@@ -3,7 +3,7 @@
 
 use zeroize::Zeroizing;
 
-use super::frame::{CROP, CROP_BYTES, Image};
+use super::frame::{CROP, CROP_BYTES, Picture};
 use super::geometry::{Landmarks, Point, Similarity};
 
 /// Where the five landmarks lie in a crop of 112 x 112 (InsightFace, `arcface_dst`).
@@ -16,7 +16,7 @@ pub(super) const TEMPLATE: Landmarks = [
 ];
 
 /// The 112 x 112 RGB crop around `points`; `None` where the landmarks coincide.
-pub(super) fn crop(image: &Image, points: &Landmarks) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn crop(image: &impl Picture, points: &Landmarks) -> Option<Zeroizing<Vec<u8>>> {
     let to_frame = Similarity::between(points, &TEMPLATE)?.inverse();
     let mut crop = Zeroizing::new(vec![0; CROP_BYTES]);
     for (i, pixel) in crop.chunks_exact_mut(3).enumerate() {
@@ -31,7 +31,7 @@ pub(super) fn crop(image: &Image, points: &Landmarks) -> Option<Zeroizing<Vec<u8
 const BITS: i32 = 8;
 
 /// The bilinear sample of `image` at a point; what lies outside counts as black.
-fn sample(image: &Image, [x, y]: Point) -> [u8; 3] {
+fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
     let (Some((left, fx)), Some((top, fy))) = (split(x, image.width()), split(y, image.height()))
     else {
         return [0; 3];
@@ -71,6 +71,7 @@ fn split(at: f32, side: usize) -> Option<(i32, i32)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::Image;
     use super::*;
 
     fn ramp() -> Image {

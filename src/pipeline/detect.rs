@@ -3,7 +3,7 @@
 
 use ort::session::Session;
 
-use super::frame::Image;
+use super::frame::{Image, Picture};
 use super::geometry::{Face, Point};
 use super::letterbox::{self, Fit};
 use super::pack::DetectorSpec;
@@ -31,7 +31,7 @@ impl Detector {
     }
 
     /// The faces of `image`, strongest first.
-    pub(super) fn detect(&mut self, image: &Image) -> Result<Vec<Face>, InferenceError> {
+    pub(super) fn detect(&mut self, image: &impl Picture) -> Result<Vec<Face>, InferenceError> {
         self.used = true;
         let fit = letterbox::fill(image, self.side, &self.spec, self.input.values_mut());
         let (spec, side) = (&self.spec, self.side);
@@ -41,7 +41,7 @@ impl Detector {
     }
 
     /// Pixels of the input for each pixel of `image`.
-    pub(super) fn scale(&self, image: &Image) -> f32 {
+    pub(super) fn scale(&self, image: &impl Picture) -> f32 {
         Fit::new(image.width(), image.height(), self.side).scale
     }
 
@@ -129,13 +129,13 @@ fn suppress(mut faces: Vec<Face>, same_face: f32) -> Vec<Face> {
 }
 
 /// The face that the picture is about: the most prominent one.
-pub(super) fn main_face<'a>(faces: &'a [Face], image: &Image) -> Option<&'a Face> {
+pub(super) fn main_face<'a>(faces: &'a [Face], image: &impl Picture) -> Option<&'a Face> {
     faces.iter().max_by(|a, b| prominence(a, image).total_cmp(&prominence(b, image)))
 }
 
 /// Large and near the middle: InsightFace's rule, area less twice the squared distance of the
 /// box's centre from the frame's. Square pixels; negative far from the middle.
-pub(super) fn prominence(face: &Face, image: &Image) -> f32 {
+pub(super) fn prominence(face: &Face, image: &impl Picture) -> f32 {
     #[expect(clippy::cast_precision_loss, reason = "sides are at most 65,535")]
     let middle = [image.width() as f32 / 2.0, image.height() as f32 / 2.0];
     let [left, top, right, bottom] = face.bounds;

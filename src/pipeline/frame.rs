@@ -1,4 +1,4 @@
-//! What callers hand in, and the one form in which the stages see it.
+//! What callers hand in, and what the stages see of it.
 //!
 //! # Invariants
 //! - Every buffer that held a picture is zeroised when dropped.
@@ -64,6 +64,30 @@ pub enum PixelFormat {
     I420,
 }
 
+/// What detection and alignment need of a picture: not all of it, so that a raw frame is converted
+/// only where it is looked at.
+pub(super) trait Picture {
+    /// Pixels.
+    fn width(&self) -> usize;
+
+    /// Pixels.
+    fn height(&self) -> usize;
+
+    /// Row `y` as RGB: where it lies, or written into `scratch`, which holds a row.
+    fn row<'a>(&'a self, y: usize, scratch: &'a mut [u8]) -> &'a [u8];
+
+    /// The pixel at (x, y), which must lie inside.
+    fn pixel(&self, x: usize, y: usize) -> [u8; 3];
+
+    /// The pixels at (x, y) and (x + 1, y), black where outside.
+    fn pair(&self, x: i32, y: i32) -> [[u8; 3]; 2] {
+        let inside = |at: i32, side: usize| usize::try_from(at).ok().filter(|at| *at < side);
+        let Some(y) = inside(y, self.height()) else { return [[0; 3]; 2] };
+        let at = |x: i32| inside(x, self.width()).map(|x| self.pixel(x, y)).unwrap_or_default();
+        [at(x), at(x + 1)]
+    }
+}
+
 /// A decoded picture: `width` x `height` RGB, top row first, tightly packed.
 pub(super) struct Image {
     width: usize,
@@ -77,14 +101,6 @@ impl Image {
         Self { width, height, rgb: Wiped::zeros(width * height * 3) }
     }
 
-    pub(super) fn width(&self) -> usize {
-        self.width
-    }
-
-    pub(super) fn height(&self) -> usize {
-        self.height
-    }
-
     /// All samples.
     #[cfg(test)]
     pub(super) fn rgb(&self) -> &[u8] {
@@ -94,25 +110,23 @@ impl Image {
     pub(super) fn rgb_mut(&mut self) -> &mut [u8] {
         &mut self.rgb
     }
+}
 
-    /// The pixel at (x, y), which must lie inside.
-    pub(super) fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
-        self.rgb.as_chunks().0[y * self.width + x]
+impl Picture for Image {
+    fn width(&self) -> usize {
+        self.width
     }
 
-    /// The pixels at (x, y) and (x + 1, y), black where outside.
-    pub(super) fn pair(&self, x: i32, y: i32) -> [[u8; 3]; 2] {
-        let Some(y) = usize::try_from(y).ok().filter(|y| *y < self.height) else {
-            return [[0; 3]; 2];
-        };
-        let row = self.row(y).as_chunks().0;
-        let at = |x: i32| usize::try_from(x).ok().and_then(|x| row.get(x)).copied();
-        [at(x).unwrap_or_default(), at(x + 1).unwrap_or_default()]
+    fn height(&self) -> usize {
+        self.height
     }
 
-    /// The samples of row `y`.
-    pub(super) fn row(&self, y: usize) -> &[u8] {
+    fn row<'a>(&'a self, y: usize, _scratch: &'a mut [u8]) -> &'a [u8] {
         let bytes = self.width * 3;
         &self.rgb[y * bytes..(y + 1) * bytes]
+    }
+
+    fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        self.rgb.as_chunks().0[y * self.width + x]
     }
 }

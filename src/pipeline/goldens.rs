@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::detect::{Detector, main_face};
 use super::embed::Recogniser;
-use super::frame::{Frame, Image, PixelFormat, RawFrame};
+use super::frame::{Frame, Image, Picture, PixelFormat, RawFrame};
 use super::job::{Company, FaceDemands, StageTimings};
 use super::pack::ModelPack;
 use super::runtime::{Provider, Runtime};

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use super::decode::DecodeError;
 use super::frame::Frame;
+use super::lanes::Urgency;
 use crate::types::{Embedding, Quality};
 
 /// What a gate or an enrolment asks of a face.
@@ -30,11 +31,27 @@ pub enum Company {
     Smaller,
 }
 
-/// How long an answer is wanted.
+/// How long an answer is wanted, how soon, and whose it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ticket {
     /// From then on the answer is of no use, and the frame is dropped before its next stage.
     pub deadline: Option<Instant>,
+    /// How soon.
+    pub urgency: Urgency,
+    /// Where the frame comes from.
+    pub feed: Feed,
+}
+
+/// A source of frames. Sources take turns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Feed {
+    /// Tells feeds apart and says nothing else: a keyed hash of whatever names the source.
+    pub id: u64,
+    /// Whether a frame is of no use once the same feed has sent a newer one.
+    pub newest_wins: bool,
+    /// When the frame was taken, Unix time in milliseconds, where the source says so. Without it
+    /// the last to arrive is the newest.
+    pub taken_ms: Option<i64>,
 }
 
 /// A face that passed.
@@ -83,9 +100,15 @@ pub enum PipelineError {
     /// The deadline passed before the work was done.
     #[error("the deadline passed")]
     Late,
-    /// Too many frames are in work.
+    /// The same feed has sent a newer frame.
+    #[error("a newer frame of the same feed came")]
+    Superseded,
+    /// More frames are in work than can be answered in time.
     #[error("too many frames are waiting")]
-    Overloaded,
+    Overloaded {
+        /// When there may be room.
+        retry_after: Duration,
+    },
     /// The pipeline was shut down.
     #[error("the pipeline is stopped")]
     Stopped,
@@ -97,12 +120,12 @@ pub enum PipelineError {
 /// The caller's side of a job: where the answer goes and whether it is still wanted.
 pub(super) struct Caller {
     reply: oneshot::Sender<Result<Embedded, PipelineError>>,
-    deadline: Option<Instant>,
+    pub(super) ticket: Ticket,
     /// When the job was queued last.
     queued: Instant,
     pub(super) timings: StageTimings,
-    /// Held until the answer leaves, so that the number of jobs is bounded.
-    place: OwnedSemaphorePermit,
+    /// Held from admission until the answer leaves, so that the number of jobs is bounded.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a job is not worth another stage.
@@ -118,16 +141,25 @@ impl Caller {
     pub(super) fn new(
         reply: oneshot::Sender<Result<Embedded, PipelineError>>,
         ticket: Ticket,
-        place: OwnedSemaphorePermit,
+        now: Instant,
     ) -> Self {
-        let (queued, timings) = (Instant::now(), StageTimings::default());
-        Self { reply, deadline: ticket.deadline, queued, timings, place }
+        Self { reply, ticket, queued: now, timings: StageTimings::default(), place: None }
+    }
+
+    /// Gives the job its place.
+    pub(super) fn takes_place(&mut self, place: Option<OwnedSemaphorePermit>) {
+        self.place = place;
+    }
+
+    /// Gives the place up for another job.
+    pub(super) fn yields_place(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.place.take()
     }
 
     pub(super) fn unwanted(&self, now: Instant) -> Option<Unwanted> {
         if self.reply.is_closed() {
             Some(Unwanted::Cancelled)
-        } else if self.deadline.is_some_and(|deadline| deadline <= now) {
+        } else if self.ticket.deadline.is_some_and(|deadline| deadline <= now) {
             Some(Unwanted::Late)
         } else {
             None

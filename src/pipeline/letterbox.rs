@@ -4,7 +4,7 @@
 //! Sampling is bilinear around half-pixel centres without anti-aliasing: what `cv2.resize` does
 //! with `INTER_LINEAR`, and what the detector was trained on.
 
-use super::frame::Image;
+use super::frame::Picture;
 use super::pack::{DetectorSpec, Normalisation};
 use super::wiped::Wiped;
 
@@ -59,22 +59,25 @@ struct Rows {
     width: usize,
     /// (source row, samples), the two last made.
     kept: [(Option<usize>, Wiped<f32>); 2],
+    /// For a row of the frame that does not lie ready as RGB.
+    scratch: Wiped<u8>,
 }
 
 impl Rows {
-    fn new(width: usize) -> Self {
-        Self { width, kept: [(None, Wiped::zeros(width * 3)), (None, Wiped::zeros(width * 3))] }
+    fn new(from: usize, width: usize) -> Self {
+        let row = || (None, Wiped::zeros(width * 3));
+        Self { width, kept: [row(), row()], scratch: Wiped::zeros(from * 3) }
     }
 
     /// Makes row `y` present without touching row `keep`, and says where.
-    fn ensure(&mut self, image: &Image, taps: &Taps, y: usize, keep: usize) -> usize {
+    fn ensure(&mut self, image: &impl Picture, taps: &Taps, y: usize, keep: usize) -> usize {
         if let Some(there) = self.kept.iter().position(|(row, _)| *row == Some(y)) {
             return there;
         }
         let victim = usize::from(self.kept[0].0 == Some(keep));
         let (row, samples) = &mut self.kept[victim];
         *row = Some(y);
-        scale_row(image.row(y), taps, self.width, samples);
+        scale_row(image.row(y, &mut self.scratch), taps, self.width, samples);
         victim
     }
 }
@@ -93,12 +96,17 @@ fn scale_row(source: &[u8], taps: &Taps, width: usize, out: &mut [f32]) {
 }
 
 /// Fills `tensor`, three planes of `side` x `side`, with the fitted and normalised frame.
-pub(super) fn fill(image: &Image, side: usize, spec: &DetectorSpec, tensor: &mut [f32]) -> Fit {
+pub(super) fn fill(
+    image: &impl Picture,
+    side: usize,
+    spec: &DetectorSpec,
+    tensor: &mut [f32],
+) -> Fit {
     let norm = spec.normalisation();
     let fit = Fit::new(image.width(), image.height(), side);
     let across = Taps::new(image.width(), fit.width);
     let down = Taps::new(image.height(), fit.height);
-    let mut rows = Rows::new(fit.width);
+    let mut rows = Rows::new(image.width(), fit.width);
     let black = norm.apply(0.0);
     for plane in tensor.chunks_exact_mut(side * side) {
         plane[fit.height * side..].fill(black);
@@ -127,6 +135,7 @@ fn blend(upper: &[f32], lower: &[f32], weight: f32, norm: Normalisation, out: &m
 #[cfg(test)]
 #[expect(clippy::float_cmp, reason = "these sums are exact")]
 mod tests {
+    use super::super::frame::Image;
     use super::*;
 
     #[test]

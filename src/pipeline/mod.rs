@@ -13,7 +13,8 @@
 //! - It knows nothing of people: no subject, no consent, no gate passes through here.
 //! - Frames, crops and tensors live in buffers that are zeroised after use; what a session still
 //!   holds is overwritten when nothing came for a while, and at the end.
-//! - The number of frames in the pipeline is bounded; one too many is refused at once.
+//! - The number of frames in the pipeline is bounded, and a frame that could not be answered in
+//!   time is refused at once.
 //!
 //! # Not here
 //! What the decoding libraries free, which the program's allocator wipes (`memory`). The arithmetic
@@ -30,8 +31,10 @@ mod geometry;
 #[cfg(test)]
 mod goldens;
 mod job;
+mod lanes;
 mod letterbox;
 mod onnx;
+mod pace;
 mod pack;
 mod probes;
 mod quality;
@@ -41,6 +44,8 @@ mod settings;
 mod stages;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turns;
 mod wiped;
 mod worker;
 
@@ -56,7 +61,8 @@ use tokio::sync::oneshot;
 pub use choice::{Candidate, ChoiceError, Trial};
 pub use decode::DecodeError;
 pub use frame::{Frame, PixelFormat, RawFrame};
-pub use job::{Company, Embedded, FaceDemands, PipelineError, StageTimings, Ticket};
+pub use job::{Company, Embedded, FaceDemands, Feed, PipelineError, StageTimings, Ticket};
+pub use lanes::Urgency;
 pub use onnx::OnnxError;
 pub use pack::{ModelPack, PackError, PackInfo, PackListing, list_packs};
 pub use quality::QualityThresholds;
@@ -65,7 +71,7 @@ pub use runtime::{InferenceError, Provider, RuntimeError};
 pub use settings::{PipelineSettings, ProviderChoice, SettingFault, UnknownProvider};
 
 use crate::types::ModelContract;
-use queue::{Closed, Queue};
+use queue::{Closed, Queue, QueueShape};
 use runtime::Runtime;
 use stages::ModelStages;
 
@@ -177,7 +183,13 @@ impl Pipeline {
     ) -> Result<Self, StartError> {
         let width = pack.recogniser.width;
         let (info, calibration) = pack.into_info();
-        let queue = Arc::new(Queue::new(settings.queue, settings.batch_sizes()));
+        let shape = QueueShape {
+            places: settings.queue,
+            batch_sizes: settings.batch_sizes(),
+            workers: stages.len(),
+            gate_wait: Duration::from_millis(settings.gate_wait_ms),
+        };
+        let queue = Arc::new(Queue::new(shape));
         let mut pipeline = Self { queue, workers: Vec::new(), info, width, calibration, report };
         for (number, stages) in stages.into_iter().enumerate() {
             let thread = worker::spawn(number, Arc::clone(&pipeline.queue), stages)?;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::detect::prominence;
-use super::frame::{CROP, Image};
+use super::frame::{CROP, Picture};
 use super::geometry::{Face, Point};
 use super::{Company, FaceDemands};
 use crate::types::{Quality, QualityReason};
@@ -173,7 +173,7 @@ pub(super) fn of_crop(crop: &[u8], limits: &QualityThresholds) -> Quality {
 pub(super) fn of_face(
     face: &Face,
     all: &[Face],
-    image: &Image,
+    image: &impl Picture,
     crop: &[u8],
     demands: FaceDemands,
     limits: &QualityThresholds,
@@ -202,7 +202,7 @@ pub(super) fn of_face(
 
 /// The larger share of the box, in width or height, outside of the frame; 1 where a landmark is.
 #[expect(clippy::cast_precision_loss, reason = "sides are at most 65,535")]
-fn cut_share(face: &Face, image: &Image) -> f32 {
+fn cut_share(face: &Face, image: &impl Picture) -> f32 {
     let (w, h) = (image.width() as f32, image.height() as f32);
     let inside = |[x, y]: &Point| *x >= 0.0 && *y >= 0.0 && *x < w && *y < h;
     if !face.points.iter().all(inside) {
@@ -223,7 +223,7 @@ fn cut_share(face: &Face, image: &Image) -> f32 {
 fn has_company(
     face: &Face,
     all: &[Face],
-    image: &Image,
+    image: &impl Picture,
     tolerated: Company,
     limits: &QualityThresholds,
 ) -> bool {
@@ -241,6 +241,7 @@ fn has_company(
 
 #[cfg(test)]
 mod tests {
+    use super::super::frame::Image;
     use super::*;
     use crate::pipeline::align::TEMPLATE;
 

@@ -3,11 +3,15 @@
 //! A worker that is free takes, in this order: a full batch of crops; a frame; whatever crops
 //! there are. So under load detection fills batches, and with nothing else to do a crop never
 //! waits: there is no timer. Crops cannot starve behind frames without faces either, for after as
-//! many frames as a batch holds they have their turn.
+//! many frames as a batch holds they have their turn. Which frame comes next is what `lanes` says.
+//!
+//! A frame is refused at once when it would not be answered in time: what is ahead of it and how
+//! fast that goes (`pace`) are known. So a burst is refused early instead of answered late.
 //!
 //! # Invariants
 //! - At most `places` jobs exist at once; a job gives its place back when it is answered or
-//!   dropped.
+//!   dropped, or to the newer frame that takes its turn. Those that nobody waits for at a gate
+//!   wait in half of the places at most.
 //! - A job that nobody waits for, or whose deadline passed, is never handed to a worker.
 //! - After [`Queue::close`] no job is accepted, and those that wait are dropped.
 
@@ -17,12 +21,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::frame::Frame;
 use super::job::{
     Caller, CropJob, Embedded, FaceDemands, FrameJob, PipelineError, Ticket, Unwanted,
 };
+use super::lanes::{Lanes, Urgency};
+use super::pace::Pace;
 
 /// How long a worker waits without work before it overwrites what its sessions still hold. Short,
 /// because of what was promised about memory after an answer; not none, because a gate that sends
@@ -32,7 +38,7 @@ const QUIET: Duration = Duration::from_millis(20);
 /// What a worker is to do.
 pub(super) enum Work {
     /// Detect in this frame.
-    Frame(FrameJob),
+    Frame(Box<FrameJob>),
     /// Embed these crops together: as many as one of the batch sizes.
     Crops(Vec<CropJob>),
     /// Nothing came for a while: overwrite.
@@ -59,8 +65,13 @@ pub struct Counters {
     pub waiting_crops: usize,
     /// Jobs waiting or in work now.
     pub in_flight: usize,
-    /// Jobs refused because all places were taken.
+    /// Jobs refused because they would not have been answered in time, or found no place.
     pub refused_overloaded: u64,
+    /// Jobs dropped from the queue for others: more urgent ones, or those of a feed that had less
+    /// waiting.
+    pub dropped_evicted: u64,
+    /// Frames dropped because the same feed sent a newer one.
+    pub dropped_superseded: u64,
     /// Jobs dropped before a stage because their deadline had passed.
     pub dropped_late: u64,
     /// Jobs dropped before a stage because their caller was gone.
@@ -69,42 +80,59 @@ pub struct Counters {
     pub batches: Vec<(usize, u64)>,
 }
 
+/// What a queue is made for.
+pub(super) struct QueueShape {
+    /// Most jobs that wait or are in work.
+    pub(super) places: usize,
+    /// In what sizes crops are handed out; ascending, the first is 1.
+    pub(super) batch_sizes: Vec<usize>,
+    /// How many workers take from it.
+    pub(super) workers: usize,
+    /// Longest wait that a frame of a gate is accepted for.
+    pub(super) gate_wait: Duration,
+}
+
 /// Shared by the pipeline's handle and its workers.
 pub(super) struct Queue {
     state: Mutex<State>,
     work: Condvar,
     places: Arc<Semaphore>,
-    bound: usize,
-    /// Ascending, the first is 1.
-    batch_sizes: Vec<usize>,
+    shape: QueueShape,
+    pub(super) pace: Pace,
     refused: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    frames: VecDeque<FrameJob>,
+    frames: Lanes<Box<FrameJob>>,
     crops: VecDeque<CropJob>,
     /// Frames handed out while crops waited, since crops were handed out last.
     frames_before_crops: usize,
     closed: Option<Closed>,
-    late: u64,
-    cancelled: u64,
+    dropped: Dropped,
     /// Inferences, in the order of the batch sizes.
     batches: Vec<u64>,
 }
 
+/// Jobs that ended between stages, by reason.
+#[derive(Default)]
+struct Dropped {
+    late: u64,
+    cancelled: u64,
+    evicted: u64,
+    superseded: u64,
+}
+
 impl Queue {
-    /// A queue of at most `bound` jobs whose crops are handed out in `batch_sizes` (ascending, the
-    /// first is 1).
-    pub(super) fn new(bound: usize, batch_sizes: Vec<usize>) -> Self {
-        let bound = bound.min(Semaphore::MAX_PERMITS);
-        let state = State { batches: vec![0; batch_sizes.len()], ..State::default() };
+    pub(super) fn new(mut shape: QueueShape) -> Self {
+        shape.places = shape.places.min(Semaphore::MAX_PERMITS);
+        let state = State { batches: vec![0; shape.batch_sizes.len()], ..State::default() };
         Self {
             state: Mutex::new(state),
             work: Condvar::new(),
-            places: Arc::new(Semaphore::new(bound)),
-            bound,
-            batch_sizes,
+            places: Arc::new(Semaphore::new(shape.places)),
+            shape,
+            pace: Pace::default(),
             refused: AtomicU64::new(0),
         }
     }
@@ -117,21 +145,58 @@ impl Queue {
         ticket: Ticket,
         reply: oneshot::Sender<Result<Embedded, PipelineError>>,
     ) -> Result<(), PipelineError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_full| {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            PipelineError::Overloaded
-        })?;
+        let now = Instant::now();
+        let caller = Caller::new(reply, ticket, now);
+        let mut job = Box::new(FrameJob { frame, demands, caller });
         let mut state = self.state();
         if let Some(why) = state.closed {
             return Err(why.into());
         }
-        state.frames.push_back(FrameJob {
-            frame,
-            demands,
-            caller: Caller::new(reply, ticket, place),
-        });
+        match state.replace_older(job) {
+            Ok(()) => return Ok(()),
+            Err(NotReplaced::Older) => return Err(PipelineError::Superseded),
+            Err(NotReplaced::First(first)) => job = first,
+        }
+        let place = self.admit(&mut state, &ticket, now).inspect_err(|_| {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        })?;
+        job.caller.takes_place(place);
+        state.frames.push(ticket.urgency, ticket.feed.id, job);
         self.work.notify_one();
         Ok(())
+    }
+
+    /// A place for one more frame, if it can be answered in time.
+    fn admit(
+        &self,
+        state: &mut State,
+        ticket: &Ticket,
+        now: Instant,
+    ) -> Result<Option<OwnedSemaphorePermit>, PipelineError> {
+        let Ticket { deadline, urgency, feed } = *ticket;
+        let ahead = state.frames.ahead_of(urgency, feed.id);
+        let wait = self.pace.time_for(ahead, state.crops.len(), self.shape.workers);
+        let patience = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
+        let patience =
+            if urgency == Urgency::Gate { patience.min(self.shape.gate_wait) } else { patience };
+        if wait > patience {
+            return Err(overloaded(wait.saturating_sub(patience)));
+        }
+        let crowded =
+            urgency != Urgency::Gate && state.frames.unhurried() >= self.shape.places.div_ceil(2);
+        if !crowded {
+            if self.places.available_permits() == 0 {
+                state.drop_unwanted(now);
+            }
+            if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+                return Ok(Some(place));
+            }
+        }
+        let mut out = state.frames.make_room(urgency, feed.id).ok_or_else(|| overloaded(wait))?;
+        let place = out.caller.yields_place();
+        state.dropped.evicted += 1;
+        out.caller.answer(Err(overloaded(wait)));
+        Ok(place)
     }
 
     /// Takes back a job between its stages. Nobody is woken: the worker that returns a crop comes
@@ -153,8 +218,8 @@ impl Queue {
             if state.closed.is_some() {
                 return Work::End;
             }
-            state.drop_unwanted();
-            if let Some(work) = state.next(&self.batch_sizes) {
+            state.drop_unwanted(Instant::now());
+            if let Some(work) = state.next(&self.shape.batch_sizes) {
                 return work;
             }
             if !scrub {
@@ -186,14 +251,16 @@ impl Queue {
 
     pub(super) fn counters(&self) -> Counters {
         let state = self.state();
-        let sizes = self.batch_sizes.iter().copied();
+        let sizes = self.shape.batch_sizes.iter().copied();
         Counters {
             waiting_frames: state.frames.len(),
             waiting_crops: state.crops.len(),
-            in_flight: self.bound - self.places.available_permits(),
+            in_flight: self.shape.places - self.places.available_permits(),
             refused_overloaded: self.refused.load(Ordering::Relaxed),
-            dropped_late: state.late,
-            dropped_cancelled: state.cancelled,
+            dropped_evicted: state.dropped.evicted,
+            dropped_superseded: state.dropped.superseded,
+            dropped_late: state.dropped.late,
+            dropped_cancelled: state.dropped.cancelled,
             batches: sizes.zip(state.batches.iter().copied()).collect(),
         }
     }
@@ -213,14 +280,52 @@ impl From<Closed> for PipelineError {
     }
 }
 
+/// Soonest and latest time at which a refused caller is asked to come again.
+const RETRY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(20)..=Duration::from_secs(5);
+
+fn overloaded(wait: Duration) -> PipelineError {
+    PipelineError::Overloaded { retry_after: wait.clamp(*RETRY.start(), *RETRY.end()) }
+}
+
+/// Why a frame did not take an older one's place.
+enum NotReplaced {
+    /// There is none, or its feed does not want that.
+    First(Box<FrameJob>),
+    /// A newer one is waiting already.
+    Older,
+}
+
 impl State {
+    /// Puts a newer frame in the place, and the turn, of the one of its feed that waits.
+    fn replace_older(&mut self, mut job: Box<FrameJob>) -> Result<(), NotReplaced> {
+        let Ticket { urgency, feed, .. } = job.caller.ticket;
+        if !feed.newest_wins {
+            return Err(NotReplaced::First(job));
+        }
+        let Some(waiting) = self.frames.last_of(urgency, feed.id) else {
+            return Err(NotReplaced::First(job));
+        };
+        self.dropped.superseded += 1;
+        let taken = |job: &FrameJob| job.caller.ticket.feed.taken_ms;
+        if let (Some(its), Some(our)) = (taken(waiting), taken(&job))
+            && its > our
+        {
+            return Err(NotReplaced::Older);
+        }
+        job.caller.takes_place(waiting.caller.yields_place());
+        let older = std::mem::replace(waiting, job);
+        older.caller.answer(Err(PipelineError::Superseded));
+        Ok(())
+    }
+
     fn next(&mut self, batch_sizes: &[usize]) -> Option<Work> {
         let full = batch_sizes.last().copied().unwrap_or(1);
         let turn = self.crops.len() >= full || self.frames_before_crops >= full;
         if !self.crops.is_empty() && (turn || self.frames.is_empty()) {
             return Some(Work::Crops(self.next_batch(batch_sizes)));
         }
-        let mut job = self.frames.pop_front()?;
+        let mut job = self.frames.pop()?;
         self.frames_before_crops += usize::from(!self.crops.is_empty());
         job.caller.leaves_queue(Instant::now());
         Some(Work::Frame(job))
@@ -239,33 +344,33 @@ impl State {
         batch
     }
 
-    /// Drops, and counts, every job that is not worth another stage. Each queue is turned round
-    /// once, which keeps its order and allocates nothing.
-    fn drop_unwanted(&mut self) {
-        let now = Instant::now();
-        for _ in 0..self.frames.len() {
-            let Some(job) = self.frames.pop_front() else { break };
-            match job.caller.unwanted(now) {
-                None => self.frames.push_back(job),
-                Some(why) => self.drop_job(job.caller, why),
-            }
-        }
-        for _ in 0..self.crops.len() {
-            let Some(job) = self.crops.pop_front() else { break };
-            match job.caller.unwanted(now) {
-                None => self.crops.push_back(job),
-                Some(why) => self.drop_job(job.caller, why),
+    /// Drops, and counts, every job that is not worth another stage.
+    fn drop_unwanted(&mut self, now: Instant) {
+        let Self { frames, crops, dropped, .. } = self;
+        frames.sift(
+            |job| job.caller.unwanted(now).is_none(),
+            |job| dropped.drop_job(job.caller, now),
+        );
+        // Turned round once, which keeps the order and allocates nothing.
+        for _ in 0..crops.len() {
+            let Some(job) = crops.pop_front() else { break };
+            if job.caller.unwanted(now).is_none() {
+                crops.push_back(job);
+            } else {
+                dropped.drop_job(job.caller, now);
             }
         }
     }
+}
 
-    fn drop_job(&mut self, caller: Caller, why: Unwanted) {
-        match why {
-            Unwanted::Cancelled => self.cancelled += 1,
-            Unwanted::Late => {
+impl Dropped {
+    fn drop_job(&mut self, caller: Caller, now: Instant) {
+        match caller.unwanted(now) {
+            Some(Unwanted::Late) => {
                 self.late += 1;
                 caller.answer(Err(PipelineError::Late));
             }
+            Some(Unwanted::Cancelled) | None => self.cancelled += 1,
         }
     }
 }

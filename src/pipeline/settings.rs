@@ -39,6 +39,9 @@ pub struct PipelineSettings {
     pub frame_pixels: u64,
     /// Most frames that may wait or be in work at once; more are refused.
     pub queue: usize,
+    /// Longest wait, milliseconds, that a frame from a gate is accepted for. It is refused at once
+    /// when what waits already would take longer.
+    pub gate_wait_ms: u64,
 }
 
 impl Default for PipelineSettings {
@@ -55,6 +58,7 @@ impl Default for PipelineSettings {
             quality: QualityThresholds::default(),
             frame_pixels: limits.frame_pixels,
             queue: limits.requests_in_flight,
+            gate_wait_ms: 250,
         }
     }
 }
@@ -83,6 +87,7 @@ impl PipelineSettings {
             ("pack", name_is_plain, "must name a folder of the models directory"),
             ("workers", self.workers() >= 1, "must be at least 1"),
             ("max_batch", (1..=MAX_BATCH).contains(&self.max_batch), "must be 1 to 128"),
+            ("gate_wait_ms", self.gate_wait_ms >= 1, "must be at least 1"),
             ("queue", self.queue >= 1, "must be at least 1"),
             ("frame_pixels", self.frame_pixels >= 1, "must be at least 1"),
         ];

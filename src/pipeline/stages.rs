@@ -9,7 +9,7 @@ use super::choice::ChoiceError;
 use super::decode::{self, DecodeError};
 use super::detect::{Detector, main_face};
 use super::embed::Recogniser;
-use super::frame::{CROP_BYTES, Frame, Image};
+use super::frame::{CROP_BYTES, Frame, Picture};
 use super::geometry::Face;
 use super::job::{AlignedFace, FaceDemands, PipelineError, StageTimings};
 use super::pack::ModelPack;
@@ -103,21 +103,24 @@ impl ModelStages {
         self.recogniser.warm(batch_sizes)
     }
 
-    /// Decodes, detects, aligns and judges.
+    /// Detects, aligns and judges.
     fn find(
         &mut self,
-        decoded: impl FnOnce(u64) -> Result<Image, DecodeError>,
+        image: &impl Picture,
         demands: FaceDemands,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
-        let image = timed(&mut timings.decode, || decoded(self.frame_pixels))?;
-        let faces = timed(&mut timings.detect, || self.detect(&image, demands))?;
-        let aligned = timed(&mut timings.align, || self.align(&image, &faces, demands));
+        let faces = timed(&mut timings.detect, || self.detect(image, demands))?;
+        let aligned = timed(&mut timings.align, || self.align(image, &faces, demands));
         aligned.map_err(StageError::Refused)
     }
 
     /// The faces of `image`; once more in f32 when the main face is small and yet wanted.
-    fn detect(&mut self, image: &Image, demands: FaceDemands) -> Result<Vec<Face>, InferenceError> {
+    fn detect(
+        &mut self,
+        image: &impl Picture,
+        demands: FaceDemands,
+    ) -> Result<Vec<Face>, InferenceError> {
         let faces = self.detector.detect(image)?;
         let scale = self.detector.scale(image);
         let (Some(precise), Some(face)) = (&mut self.precise, main_face(&faces, image)) else {
@@ -143,7 +146,7 @@ impl ModelStages {
     /// The main face of `image`, aligned and judged.
     fn align(
         &self,
-        image: &Image,
+        image: &impl Picture,
         faces: &[Face],
         demands: FaceDemands,
     ) -> Result<AlignedFace, PipelineError> {
@@ -181,9 +184,11 @@ impl Stages for ModelStages {
     ) -> Result<AlignedFace, StageError> {
         match frame {
             Frame::Encoded(bytes) => {
-                self.find(|limit| decode::encoded(&bytes, limit), demands, timings)
+                let limit = self.frame_pixels;
+                let image = timed(&mut timings.decode, || decode::encoded(&bytes, limit))?;
+                self.find(&image, demands, timings)
             }
-            Frame::Raw(raw) => self.find(|limit| decode::raw(&raw, limit), demands, timings),
+            Frame::Raw(raw) => self.find(&decode::raw(&raw, self.frame_pixels)?, demands, timings),
             Frame::Aligned(crop) => {
                 timed(&mut timings.align, || self.accept(crop)).map_err(StageError::Refused)
             }

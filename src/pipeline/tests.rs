@@ -1,7 +1,7 @@
 //! The queue and the workers with stages that only count; then the whole pipeline with models.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,13 @@ use zeroize::Zeroizing;
 
 use super::goldens::models;
 use super::job::AlignedFace;
+use super::queue::QueueShape;
 use super::stages::{StageError, Stages};
 use super::*;
 use crate::types::{Embedding, Quality, QualityReason};
 
-const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
+pub(super) const DEMANDS: FaceDemands =
+    FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
 
 /// Stages without models: a frame's first byte says what becomes of it.
 struct Fake {
@@ -22,6 +24,8 @@ struct Fake {
     detected: Arc<AtomicUsize>,
     embedded: Arc<AtomicUsize>,
     scrubbed: Arc<AtomicUsize>,
+    /// The first bytes of all that were detected.
+    order: Arc<Mutex<Vec<u8>>>,
 }
 
 /// A frame that the worker panics on.
@@ -37,6 +41,7 @@ impl Stages for Fake {
         let _open = self.gate.recv();
         let Frame::Aligned(crop) = frame else { panic!("only crops here") };
         assert_ne!(crop[0], POISON, "a poisoned frame");
+        self.order.lock().unwrap().push(crop[0]);
         self.detected.fetch_add(1, Ordering::SeqCst);
         Ok(AlignedFace { crop, quality: Quality::default() })
     }
@@ -58,13 +63,14 @@ fn one_hot(at: u8) -> Embedding {
     Embedding::normalise(values).unwrap()
 }
 
-fn frame(first: u8) -> Frame {
+pub(super) fn frame(first: u8) -> Frame {
     Frame::Aligned(Zeroizing::new(vec![first]))
 }
 
 /// A pipeline of one fake worker.
-struct Rig {
-    pipeline: Pipeline,
+pub(super) struct Rig {
+    pub(super) pipeline: Pipeline,
+    order: Arc<Mutex<Vec<u8>>>,
     gate: mpsc::Sender<()>,
     detected: Arc<AtomicUsize>,
     embedded: Arc<AtomicUsize>,
@@ -72,12 +78,19 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(places: usize) -> Self {
+    pub(super) fn new(places: usize) -> Self {
+        Self::of_batches(places, vec![1, 2, 4, 8])
+    }
+
+    pub(super) fn of_batches(places: usize, batch_sizes: Vec<usize>) -> Self {
         let (gate, opened) = mpsc::channel();
         let counts: [Arc<AtomicUsize>; 3] = Default::default();
         let [detected, embedded, scrubbed] = counts.clone();
-        let fake = Fake { gate: opened, detected, embedded, scrubbed };
-        let queue = Arc::new(Queue::new(places, vec![1, 2, 4, 8]));
+        let order = Arc::default();
+        let fake = Fake { gate: opened, detected, embedded, scrubbed, order: Arc::clone(&order) };
+        let gate_wait = Duration::from_millis(250);
+        let shape = QueueShape { places, batch_sizes, workers: 1, gate_wait };
+        let queue = Arc::new(Queue::new(shape));
         let workers = vec![worker::spawn(0, Arc::clone(&queue), fake).unwrap()];
         let pipeline = Pipeline {
             queue,
@@ -101,11 +114,16 @@ impl Rig {
             },
         };
         let [detected, embedded, scrubbed] = counts;
-        Self { pipeline, gate, detected, embedded, scrubbed }
+        Self { pipeline, order, gate, detected, embedded, scrubbed }
+    }
+
+    /// The first bytes of all frames that were detected, in order.
+    pub(super) fn detected_in_order(&self) -> Vec<u8> {
+        self.order.lock().unwrap().clone()
     }
 
     /// Lets `count` detections pass.
-    fn open(&self, count: usize) {
+    pub(super) fn open(&self, count: usize) {
         (0..count).for_each(|_| self.gate.send(()).unwrap());
     }
 
@@ -114,7 +132,7 @@ impl Rig {
     }
 
     /// Waits until `holds`.
-    fn until(&self, holds: impl Fn(&Self) -> bool) {
+    pub(super) fn until(&self, holds: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !holds(self) {
             assert!(start.elapsed() < Duration::from_secs(10), "it never came to pass");
@@ -124,12 +142,12 @@ impl Rig {
 }
 
 /// Hands a frame in without waiting for the answer.
-fn begin<F: Future>(mut future: std::pin::Pin<&mut F>) {
+pub(super) fn begin<F: Future + ?Sized>(mut future: std::pin::Pin<&mut F>) {
     let poll = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(poll, Poll::Pending), "answered at once");
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
 
@@ -188,7 +206,8 @@ fn a_late_frame_is_dropped_and_told_so() {
     let mut held = Box::pin(embed(&rig, 1));
     begin(held.as_mut());
     rig.until(|rig| rig.pipeline.counters().waiting_frames == 0);
-    let soon = Ticket { deadline: Some(Instant::now() + Duration::from_millis(5)) };
+    let deadline = Some(Instant::now() + Duration::from_millis(5));
+    let soon = Ticket { deadline, ..Ticket::default() };
     let mut late = Box::pin(rig.pipeline.embed(frame(2), DEMANDS, soon));
     begin(late.as_mut());
     std::thread::sleep(Duration::from_millis(10));
@@ -204,7 +223,8 @@ fn one_frame_too_many_is_refused_at_once() {
     let [mut a, mut b] = [1, 2].map(|i| Box::pin(embed(&rig, i)));
     begin(a.as_mut());
     begin(b.as_mut());
-    assert_eq!(block_on(embed(&rig, 3)).err(), Some(PipelineError::Overloaded));
+    let refused = block_on(embed(&rig, 3)).err();
+    assert!(matches!(refused, Some(PipelineError::Overloaded { .. })), "{refused:?}");
     assert_eq!(rig.pipeline.counters().refused_overloaded, 1);
     rig.open(3);
     block_on(a).unwrap();

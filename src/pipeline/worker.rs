@@ -26,8 +26,27 @@ pub(super) fn spawn(
     stages: impl Stages + 'static,
 ) -> std::io::Result<JoinHandle<()>> {
     let name = format!("pipeline-{number}");
-    std::thread::Builder::new().name(name).spawn(move || run(&queue, stages))
+    std::thread::Builder::new().name(name).spawn(move || {
+        step_back();
+        run(&queue, stages);
+    })
 }
+
+/// How far behind the threads that take requests, revocations among them, and send answers: those
+/// need little and should not wait for a core until a frame is done.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
+
+/// Lets the threads that serve the network go first. On Linux this is a thread's own setting.
+#[cfg(target_os = "linux")]
+fn step_back() {
+    if let Err(fault) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%fault, "a pipeline worker keeps its priority");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn step_back() {}
 
 fn run<S: Stages>(queue: &Queue, stages: S) {
     let mut worker = Worker { queue, stages, dirty: false };
@@ -52,7 +71,7 @@ impl<S: Stages> Worker<'_, S> {
     fn serve(&mut self) -> Result<(), InferenceError> {
         loop {
             match self.queue.take(self.dirty) {
-                Work::Frame(job) => self.face(job)?,
+                Work::Frame(job) => self.face(*job)?,
                 Work::Crops(jobs) => self.embed(jobs)?,
                 Work::Scrub => self.scrub()?,
                 Work::End => return self.scrub(),
@@ -70,7 +89,10 @@ impl<S: Stages> Worker<'_, S> {
     fn face(&mut self, job: FrameJob) -> Result<(), InferenceError> {
         self.dirty = true;
         let FrameJob { frame, demands, mut caller } = job;
-        match self.stages.face(frame, demands, &mut caller.timings) {
+        let start = Instant::now();
+        let found = self.stages.face(frame, demands, &mut caller.timings);
+        self.queue.pace.frame_took(start.elapsed());
+        match found {
             Ok(face) => self.queue.return_crop(CropJob { face, caller }),
             Err(StageError::Refused(answer)) => caller.answer(Err(answer)),
             Err(StageError::Fault(fault)) => {
@@ -86,7 +108,9 @@ impl<S: Stages> Worker<'_, S> {
         let (faces, callers): (Vec<AlignedFace>, Vec<Caller>) =
             jobs.into_iter().map(|job| (job.face, job.caller)).unzip();
         let start = Instant::now();
-        match self.stages.embed(&faces) {
+        let embedded = self.stages.embed(&faces);
+        self.queue.pace.crops_took(faces.len(), start.elapsed());
+        match embedded {
             Ok(embeddings) => {
                 answer(embeddings, faces, callers, start);
                 Ok(())

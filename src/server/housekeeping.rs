@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine::Engine;
 use crate::index::Care;
 use crate::service::{Phase, Serving, Shared};
-use crate::telemetry::{self, Gauge};
+use crate::telemetry::{self, Dropped, Gauge};
 use crate::types::Timestamp;
 
 /// How often. Expired templates do not match from the instant of their expiry; this is how long
@@ -110,5 +110,12 @@ fn publish(engine: &Engine, shared: &Shared) {
     for (way, recall) in status.index.recall {
         telemetry::recall(way.name(), recall.found, recall.missed, recall.share());
     }
-    telemetry::dropped(counters.dropped_late, counters.dropped_cancelled);
+    for (reason, requests) in [
+        (Dropped::Late, counters.dropped_late),
+        (Dropped::Abandoned, counters.dropped_cancelled),
+        (Dropped::Superseded, counters.dropped_superseded),
+        (Dropped::Evicted, counters.dropped_evicted),
+    ] {
+        telemetry::dropped(reason, requests);
+    }
 }

@@ -7,7 +7,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::codegen::http::HeaderValue;
 
 use super::fault::Fault;
-use crate::telemetry::{self, Rejected};
 
 /// The header in which a caller says how long it waits.
 pub(super) const TIMEOUT: &str = "grpc-timeout";
@@ -34,10 +33,7 @@ impl Admission {
     pub(super) fn enter(&self) -> Result<Place, Fault> {
         match Arc::clone(&self.places).try_acquire_owned() {
             Ok(permit) => Ok(Place { _permit: permit }),
-            Err(_full) => {
-                telemetry::rejected(Rejected::Overload);
-                Err(Fault::overloaded())
-            }
+            Err(_full) => Err(Fault::full()),
         }
     }
 

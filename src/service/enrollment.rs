@@ -38,7 +38,8 @@ impl Enrollment for EnrollmentService {
             let caller = self.0.admit(Rpc::EnrollmentEnroll, &request)?;
             let deadline = self.0.deadline(&request);
             let place = self.0.admission.enter()?;
-            enroll(&self.0, &caller, request.into_inner(), deadline, place).await
+            let request = request.into_inner();
+            enroll(&self.0, &caller, Wish { request, deadline, bulk: false }, place).await
         })
         .await
     }
@@ -113,7 +114,7 @@ async fn answer(
     let outcome = match shared.admission.wait().await {
         Ok(place) => {
             let deadline = Instant::now() + shared.default_deadline();
-            enroll(&shared, &caller, request, deadline, place).await
+            enroll(&shared, &caller, Wish { request, deadline, bulk: true }, place).await
         }
         Err(fault) => Err(fault),
     };
@@ -124,16 +125,23 @@ async fn answer(
     Ok(proto::EnrollStreamResponse { sequence, idempotency_key, result: Some(result) })
 }
 
+/// One enrolment as it came.
+struct Wish {
+    request: proto::EnrollRequest,
+    deadline: Instant,
+    bulk: bool,
+}
+
 async fn enroll(
     shared: &Shared,
     caller: &Caller,
-    request: proto::EnrollRequest,
-    deadline: Instant,
+    wish: Wish,
     _place: Place,
 ) -> Result<proto::EnrollResponse, Fault> {
     let engine = shared.engine()?;
+    let Wish { request, deadline, bulk } = wish;
     caller.may_act_for(&request.controller_id)?;
-    let (command, embeddings) = from_wire::enroll(request, deadline)?;
+    let (command, embeddings) = from_wire::enroll(request, deadline, bulk)?;
     if embeddings {
         caller.may_send_embeddings()?;
     }

@@ -16,9 +16,10 @@ use crate::consent::{ConsentRefusal, GateRefusal, PolicyError, RefusalKind};
 use crate::engine::{ApplyError, EnrolError, NoticeError, ProbeFault, RevokeError, VerifyError};
 use crate::pipeline::DecodeError;
 use crate::store::StoreError;
+use crate::telemetry::{self, Rejected};
 use crate::types::InvalidText;
 
-/// When a refused caller should try again.
+/// When a caller that found the house full should try again.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The reason of refusals for want of space.
 const LOW_ON_SPACE: &str = "LOW_ON_SPACE";
@@ -113,12 +114,19 @@ impl Fault {
         Self::new(Code::DeadlineExceeded, "the deadline passed")
     }
 
-    /// No room: when to try again is said twice, as google.rpc.RetryInfo and as pushback.
-    pub(super) fn overloaded() -> Self {
+    /// Every place is taken.
+    pub(super) fn full() -> Self {
+        Self::overloaded(RETRY_AFTER)
+    }
+
+    /// No room: when to try again is said twice, as google.rpc.RetryInfo and as pushback. Counted
+    /// here, so that no refusal for want of room goes uncounted.
+    fn overloaded(retry_after: Duration) -> Self {
+        telemetry::rejected(Rejected::Overload);
         let mut this = Self::new(Code::ResourceExhausted, "the service is at capacity; try again");
-        let retry_delay = prost_types::Duration::try_from(RETRY_AFTER).ok();
+        let retry_delay = prost_types::Duration::try_from(retry_after).ok();
         this.details.push(any("google.rpc.RetryInfo", &pb::RetryInfo { retry_delay }));
-        this.retry_after = Some(RETRY_AFTER);
+        this.retry_after = Some(retry_after);
         this
     }
 
@@ -237,7 +245,7 @@ impl From<VerifyError> for Fault {
             VerifyError::Decode(fault) => undecodable("probe", fault),
             VerifyError::Probe(fault) => unusable("embedding", fault),
             VerifyError::Late => Self::late(),
-            VerifyError::Overloaded => Self::overloaded(),
+            VerifyError::Overloaded { retry_after } => Self::overloaded(*retry_after),
             VerifyError::Stopped => Self::not_serving("the service is not serving"),
             VerifyError::Unrecorded(_) => {
                 tracing::error!(fault = %chain(&error), "no decision without an audit entry");
@@ -267,7 +275,7 @@ impl From<EnrolError> for Fault {
             }
             EnrolError::LowOnSpace => Self::precondition(LOW_ON_SPACE, "store", error),
             EnrolError::Late => Self::late(),
-            EnrolError::Overloaded => Self::overloaded(),
+            EnrolError::Overloaded { retry_after } => Self::overloaded(retry_after),
             EnrolError::Stopped => Self::not_serving("the service is not serving"),
             EnrolError::Store(_) | EnrolError::Index(_) | EnrolError::Internal => {
                 Self::internal(&error)

@@ -59,6 +59,7 @@ pub(super) fn verify(
 pub(super) fn enroll(
     request: proto::EnrollRequest,
     deadline: Instant,
+    bulk: bool,
 ) -> Result<(EnrolCommand, bool), Fault> {
     use proto::probe::Form as Wire;
     // Frames first: from here on they lie in buffers that are zeroised, whatever else is refused.
@@ -86,6 +87,7 @@ pub(super) fn enroll(
         consent: draft(consent)?,
         frames,
         deadline: Some(deadline),
+        bulk,
     };
     Ok((command, embeddings))
 }

@@ -181,6 +181,30 @@ impl Rejected {
     }
 }
 
+/// Why a request was dropped between stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// Its deadline passed.
+    Late,
+    /// Its caller went away.
+    Abandoned,
+    /// The same gate sent a newer frame.
+    Superseded,
+    /// It made room for a more urgent one, or for a gate that had less waiting.
+    Evicted,
+}
+
+impl Dropped {
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Abandoned => "abandoned",
+            Self::Superseded => "superseded",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
 /// Tells the exporter the unit and meaning of every metric. Called once, after the recorder is
 /// installed.
 pub(super) fn describe() {

@@ -8,7 +8,7 @@ mod exporter;
 mod metric;
 
 pub use exporter::{ExporterError, export};
-pub use metric::{Gauge, Rejected, Stage};
+pub use metric::{Dropped, Gauge, Rejected, Stage};
 
 use std::time::Duration;
 
@@ -41,10 +41,9 @@ pub fn rejected(reason: Rejected) {
     metrics::counter!(REJECTED.name, "reason" => reason.label()).increment(1);
 }
 
-/// Sets how much work was begun and dropped because nobody waited for it any more.
-pub fn dropped(late: u64, abandoned: u64) {
-    metrics::counter!(DROPPED.name, "reason" => "late").absolute(late);
-    metrics::counter!(DROPPED.name, "reason" => "abandoned").absolute(abandoned);
+/// Sets how many requests were dropped between stages for one reason.
+pub fn dropped(reason: Dropped, requests: u64) {
+    metrics::counter!(DROPPED.name, "reason" => reason.label()).absolute(requests);
 }
 
 /// Sets a gauge.

@@ -424,3 +424,57 @@ fn written(file: &str, right: &str, wrong: &str) -> String {
     assert!(text.contains(right));
     text.replacen(right, wrong, 1)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bench_measures_and_leaves_nobody_behind() {
+    let desk = Desk::open().await;
+    desk.apply();
+    let consent = desk.consent("{subject}");
+    let plot = desk.place.path().join("plot.svg");
+    let (gate, enrolling) = (["--gate", GATE], ["--controller", CONTROLLER, "--consent", &consent]);
+    let probes = ["bench", "--probes", "embeddings", "--seconds", "2", "--warm-up", "0.2"];
+    let shares = ["--enrol", "0.2", "--revoke", "0.1", "--rate", "100,50"];
+    let out = ["--json", "--plot", plot.to_str().unwrap()];
+    let open = [&probes[..], &gate, &enrolling, &shares, &out].concat();
+    let report = desk.run(&open);
+    let report = report.json();
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 2);
+    for step in steps {
+        assert_eq!(step["loop"], "open");
+        for kind in ["verify", "enrol", "revoke"] {
+            let report = &step["kinds"][kind];
+            let (due, unsent) =
+                (report["due"].as_u64().unwrap(), report["unsent"].as_u64().unwrap());
+            let codes = report["codes"].as_object().unwrap();
+            let answered: u64 = codes.values().map(|count| count.as_u64().unwrap()).sum();
+            assert_eq!(due, answered + unsent, "{kind}: {report}");
+            assert!(codes["OK"].as_u64().unwrap() > 0, "{kind}: {report}");
+            let at = |name: &str| report["latency_ms"][name].as_f64().unwrap();
+            assert!(0.0 < at("p50") && at("p50") <= at("p99") && at("p99") <= at("max"));
+        }
+    }
+    assert!(std::fs::read_to_string(&plot).unwrap().contains("<svg"));
+    // A revocation has an audit entry; what is left of the people is only that.
+    assert_eq!(desk.run(&["status", "--json"]).json().get("subjects"), None, "nobody is held");
+
+    let photos = desk.file("photos/one/face.jpg", photo("yaoming.jpg"));
+    let folder = Path::new(&photos).parent().unwrap().parent().unwrap().to_str().unwrap();
+    for probes in ["photos", "crops"] {
+        let closed = ["bench", folder, "--probes", probes, "--callers", "2", "--seconds", "1"];
+        let told = desk.run(&[&closed[..], &gate].concat()).ok();
+        assert!(told.contains("2 callers verify") && told.contains("embed "), "{told}");
+    }
+
+    let few = ["--rate", "20", "--seconds", "0.5", "--warm-up", "0"];
+    let embeddings = ["bench", "--probes", "embeddings", "--gate", "nowhere"];
+    let told = desk.run(&[&embeddings[..], &few].concat()).ok();
+    assert!(told.contains("refused, for one") && told.contains("gate"), "{told}");
+    let bench = |rest: &[&str]| desk.run(&[&["bench"], &gate[..], rest].concat());
+    bench(&few).says(USAGE, &["folder of photos", "--probes embeddings"]);
+    bench(&["--rate", "0"]).says(USAGE, &["--rate"]);
+    bench(&["--rate", "5", "--enrol", "2", "--controller", "c", "--consent", &consent])
+        .says(USAGE, &["shares"]);
+    bench(&["--rate", "5", "--enrol", "0.5"]).says(USAGE, &["--consent"]);
+    bench(&[]).says(USAGE, &["--callers"]);
+}

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use assent::config::{self, Overrides};
+use assent::config::{self, Overrides, Settings};
 use assent::crypto::cell::FileCell;
 use assent::pipeline::{Provider, ProviderChoice, fetch};
 use assent::server::{self, Running};
@@ -27,6 +27,11 @@ pub(crate) const OTHER_GATE: &str = "lobby-1";
 pub(crate) const CONTRACT: &str = "w600k_mbf/arcface-112/rgb/1";
 /// Its width.
 pub(crate) const WIDTH: usize = 512;
+/// The same with gate ids that several terminals share: no frame makes another one stale.
+pub(crate) fn shared_gates() -> String {
+    POLICY.replace("\ncomparison = ", "\nnewest_frame_wins = false\ncomparison = ")
+}
+
 /// The policy of the documentation.
 pub(crate) const POLICY: &str = include_str!("../../docs/example-policy.toml");
 /// Longest wait for a service to serve: a loaded machine may be slow, and no test fails for that.
@@ -92,6 +97,12 @@ impl Place {
     }
 }
 
+/// A gate's frame waits as long as its caller does: a slow machine fails no test.
+fn patient(mut settings: Settings) -> Settings {
+    settings.pipeline.gate_wait_ms = 60_000;
+    settings
+}
+
 /// A service in this process, and a client of it.
 pub(crate) struct Service {
     pub(crate) place: Place,
@@ -114,7 +125,7 @@ impl Service {
     }
 
     pub(crate) async fn start_with(place: Place, overrides: Overrides) -> Self {
-        let settings = config::load(None, overrides).expect("valid settings");
+        let settings = patient(config::load(None, overrides).expect("valid settings"));
         let running = server::start(settings).await.expect("the service starts");
         let client = connect(running.address()).await;
         Self { place, running, client }
@@ -125,6 +136,7 @@ impl Service {
         let file = place.path().join("assent.toml");
         std::fs::write(&file, toml).expect("a configuration file");
         let settings = config::load(Some(&file), place.overrides()).expect("valid settings");
+        let settings = patient(settings);
         let running = server::start(settings).await.expect("the service starts");
         let client = connect(running.address()).await;
         let service = Self { place, running, client };

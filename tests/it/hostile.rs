@@ -17,8 +17,8 @@ use tonic::codegen::http;
 
 use crate::harness::{
     CONTROLLER, GATE, PATIENCE, POLICY, Place, Process, Service, connect, embedded, encoded,
-    enrolment, enrolment_under, matched, photo, probe, revoke_subject, verify, verify_face,
-    verify_photo,
+    enrolment, enrolment_under, matched, photo, probe, revoke_subject, shared_gates, verify,
+    verify_face, verify_photo,
 };
 
 /// What the whole set of bombs may add to the peak of resident memory, bytes. One legal picture of
@@ -272,6 +272,8 @@ async fn bombs_are_refused_before_they_take_memory() {
         assert_eq!(seen.decision(), proto::Decision::NoFace);
     }
     let large = large_and_legal();
+    let policy = proto::ApplyPolicyRequest { toml: shared_gates(), dry_run: false };
+    client.apply_policy(policy).await.unwrap();
     let sent: Vec<_> = (0..4).map(|_| client.verify(verify_photo(GATE, large.clone()))).collect();
     for seen in futures_util::future::join_all(sent).await {
         assert_eq!(seen.unwrap().decision(), proto::Decision::NoFace);
@@ -318,6 +320,7 @@ const ENROLL: &str = "/assent.v1.Enrollment/Enroll";
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_handler_reads_is_refused_with_another_way_in() {
     let service = Service::start().await;
+    service.apply(&shared_gates()).await;
     let address = service.running.address();
     late_requests_are_told_so(&service).await;
 

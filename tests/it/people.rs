@@ -92,6 +92,7 @@ place_type = "entrance"
 purposes = ["resident-entry"]
 scopes = ["{scope}"]
 comparison = "one_to_many"
+newest_frame_wins = false
 fpir = {fpir}
 fmr = {fmr}
 min_eye_distance_px = 20

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use assent::service::proto;
 use assent::service::proto::enroll_stream_response::Result as EnrolAnswer;
@@ -12,7 +13,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::harness::{
     CONTROLLER, GATE, OTHER_GATE, POLICY, Place, Service, connect, embedded, encoded, enrolment,
-    face, matched, photo, verify, verify_face, verify_photo,
+    face, matched, photo, shared_gates, verify, verify_face, verify_photo,
 };
 
 /// google.rpc.Code.
@@ -221,6 +222,8 @@ fn crop(seed: u64) -> proto::verify_request::Probe {
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_callers_share_batches() {
     let service = Service::start().await;
+    // Sixteen terminals behind one gate id: none of their frames is a newer one of another's.
+    service.apply(&shared_gates()).await;
     let client = &service.client;
     let size = |answer: proto::VerifyResponse| answer.timings.unwrap().batch_size;
     // The control: a caller who is alone has batches of its own.
@@ -240,5 +243,48 @@ async fn concurrent_callers_share_batches() {
     });
     stream::iter(asked).buffer_unordered(16).collect::<()>().await;
     assert!(shared.load(Ordering::Relaxed), "no batch was shared by sixteen callers");
+    service.stop().await;
+}
+
+/// How many of sixteen photos that one gate sends at once are answered STALE_FRAME; all others are
+/// decided about.
+async fn stale_of_sixteen(service: &Service) -> usize {
+    let calls = (0..16).map(|_| service.client.verify(verify_photo(GATE, photo("players.jpg"))));
+    let answers = join_all(calls).await.into_iter().map(Result::unwrap);
+    let stale = |answer: &proto::VerifyResponse| {
+        assert!(!answer.alternatives.is_empty());
+        answer.decision() == proto::Decision::StaleFrame
+    };
+    answers.filter(stale).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_frame_of_a_gate_wins() {
+    let service = Service::start().await;
+    // Most of sixteen wait for a worker, on a machine of a few cores at least; on a larger one
+    // they do so sooner or later.
+    let begun = Instant::now();
+    loop {
+        let stale = stale_of_sixteen(&service).await;
+        assert!(stale < 16, "the newest one is decided about");
+        if stale > 0 {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_mins(1), "no frame was ever given up");
+    }
+    // People who claim to be somebody are not each other's newer frames.
+    let claims = (0..16).map(|person| {
+        let mut request = verify_photo(OTHER_GATE, photo("yaoming.jpg"));
+        request.claimed_subject = format!("resident-{person}");
+        service.client.verify(request)
+    });
+    for answer in join_all(claims).await {
+        assert_eq!(answer.unwrap().decision(), proto::Decision::NoMatch);
+    }
+    // The control: where gates are shared no frame is given up.
+    service.apply(&shared_gates()).await;
+    for _ in 0..3 {
+        assert_eq!(stale_of_sixteen(&service).await, 0);
+    }
     service.stop().await;
 }

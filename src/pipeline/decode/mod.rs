@@ -22,6 +22,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use thiserror::Error;
 
 use super::frame::{Image, RawFrame};
+pub(super) use raw::View as RawView;
 
 const JPEG_MAGIC: [u8; 3] = [0xFF, 0xD8, 0xFF];
 const PNG_MAGIC: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
@@ -121,9 +122,9 @@ fn contained(
     })
 }
 
-/// Converts a raw frame of at most `limit` pixels.
-pub(super) fn raw(frame: &RawFrame, limit: u64) -> Result<Image, DecodeError> {
-    raw::convert(frame, limit)
+/// Looks at a raw frame of at most `limit` pixels, without converting it.
+pub(super) fn raw(frame: &RawFrame, limit: u64) -> Result<RawView<'_>, DecodeError> {
+    RawView::of(frame, limit)
 }
 
 /// Longest side, pixels: what JPEG can write, and what the geometry's `f32` holds exactly.

@@ -2,6 +2,7 @@
 
 use exif::{In, Reader, Tag};
 
+use super::super::frame::Picture;
 use super::Image;
 
 /// The orientation that `exif` (a TIFF structure) states; 1 where it states none that is valid.

@@ -1,6 +1,6 @@
 //! Raw frames -> RGB. NV12 and I420 are BT.601 in limited range: what cameras and V4L2 deliver.
 
-use super::super::frame::{Image, PixelFormat, RawFrame};
+use super::super::frame::{Picture, PixelFormat, RawFrame};
 use super::{DecodeError, check_size};
 
 /// Where each plane of a frame lies, bytes.
@@ -42,34 +42,72 @@ impl Layout {
     }
 }
 
-pub(super) fn convert(frame: &RawFrame, limit: u64) -> Result<Image, DecodeError> {
-    check_size(frame.width.into(), frame.height.into(), limit)?;
-    let layout = Layout::of(frame)?;
-    let needed = layout.bytes(frame.format);
-    if frame.data.len() < needed {
-        return Err(DecodeError::TooShort { needed, actual: frame.data.len() });
-    }
-    let mut image = Image::black(layout.width, layout.height);
-    for (y, row) in image.rgb_mut().chunks_exact_mut(layout.width * 3).enumerate() {
-        fill_row(frame, &layout, y, row);
-    }
-    Ok(image)
+/// A raw frame whose size was checked, as RGB where it is looked at.
+pub(in super::super) struct View<'a> {
+    frame: &'a RawFrame,
+    layout: Layout,
 }
 
-/// Writes row `y` of `frame` as RGB.
-fn fill_row(frame: &RawFrame, layout: &Layout, y: usize, row: &mut [u8]) {
-    let source = &frame.data[y * layout.stride..];
-    let pixels = row.chunks_exact_mut(3);
-    match frame.format {
-        PixelFormat::Rgb8 => row.copy_from_slice(&source[..layout.width * 3]),
-        PixelFormat::Bgr8 => pixels
-            .zip(source.chunks_exact(3))
-            .for_each(|(p, s)| p.copy_from_slice(&[s[2], s[1], s[0]])),
-        PixelFormat::Gray8 => pixels.zip(source).for_each(|(p, s)| p.fill(*s)),
-        PixelFormat::Nv12 | PixelFormat::I420 => {
-            let chroma = Chroma::of(frame, layout, y / 2);
-            for (x, (pixel, luma)) in pixels.zip(source).enumerate() {
-                pixel.copy_from_slice(&bt601(*luma, chroma.u(x / 2), chroma.v(x / 2)));
+impl<'a> View<'a> {
+    /// Of a frame of at most `limit` pixels.
+    pub(super) fn of(frame: &'a RawFrame, limit: u64) -> Result<Self, DecodeError> {
+        check_size(frame.width.into(), frame.height.into(), limit)?;
+        let layout = Layout::of(frame)?;
+        let needed = layout.bytes(frame.format);
+        if frame.data.len() < needed {
+            return Err(DecodeError::TooShort { needed, actual: frame.data.len() });
+        }
+        Ok(Self { frame, layout })
+    }
+
+    /// The first plane from row `y` on.
+    fn plane(&self, y: usize) -> &[u8] {
+        &self.frame.data[y * self.layout.stride..]
+    }
+}
+
+impl Picture for View<'_> {
+    fn width(&self) -> usize {
+        self.layout.width
+    }
+
+    fn height(&self) -> usize {
+        self.layout.height
+    }
+
+    fn row<'a>(&'a self, y: usize, scratch: &'a mut [u8]) -> &'a [u8] {
+        let (source, width) = (self.plane(y), self.layout.width);
+        let out = &mut scratch[..width * 3];
+        let pixels = out.as_chunks_mut::<3>().0.iter_mut();
+        match self.frame.format {
+            PixelFormat::Rgb8 => return &source[..width * 3],
+            PixelFormat::Bgr8 => {
+                let samples = source.as_chunks::<3>().0;
+                pixels.zip(samples).for_each(|(p, [b, g, r])| *p = [*r, *g, *b]);
+            }
+            PixelFormat::Gray8 => pixels.zip(source).for_each(|(p, luma)| *p = [*luma; 3]),
+            PixelFormat::Nv12 | PixelFormat::I420 => {
+                let chroma = Chroma::of(self.frame, &self.layout, y / 2);
+                for (x, (pixel, luma)) in pixels.zip(source).enumerate() {
+                    *pixel = bt601(*luma, chroma.u(x / 2), chroma.v(x / 2));
+                }
+            }
+        }
+        out
+    }
+
+    fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
+        let source = self.plane(y);
+        match self.frame.format {
+            PixelFormat::Rgb8 => source.as_chunks().0[x],
+            PixelFormat::Bgr8 => {
+                let [blue, green, red] = source.as_chunks().0[x];
+                [red, green, blue]
+            }
+            PixelFormat::Gray8 => [source[x]; 3],
+            PixelFormat::Nv12 | PixelFormat::I420 => {
+                let chroma = Chroma::of(self.frame, &self.layout, y / 2);
+                bt601(source[x], chroma.u(x / 2), chroma.v(x / 2))
             }
         }
     }
