@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 
 use super::Outcome;
 use super::exit::{Exit, Failure};
-use crate::pipeline::{fetch, list_packs};
+use crate::pipeline::{
+    PipelineSettings, ProviderSpeed, Trial, compare_providers, fetch, list_packs,
+};
 
 /// What to do with model packs.
 #[derive(Debug, Subcommand)]
@@ -15,6 +17,8 @@ pub(super) enum ModelsCommand {
     List(PlaceArgs),
     /// Fetch what is missing, by name, version and hash
     Fetch(PlaceArgs),
+    /// Measure how fast each execution provider runs the models on this machine
+    Bench(BenchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -24,6 +28,24 @@ pub(super) struct PlaceArgs {
     models_dir: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// The pack
+    #[arg(long, default_value = "research")]
+    pack: String,
+    /// Side of the detector's input, pixels
+    #[arg(long, default_value_t = 320)]
+    detector_size: u32,
+    /// Sessions side by side; one a core by default
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Largest batch
+    #[arg(long, default_value_t = 8)]
+    max_batch: usize,
+}
+
 pub(super) fn run(command: &ModelsCommand, json: bool) -> Outcome {
     match command {
         ModelsCommand::List(place) => list(place, json),
@@ -31,6 +53,7 @@ pub(super) fn run(command: &ModelsCommand, json: bool) -> Outcome {
             fetch::ensure(&place.models_dir).map_err(Failure::usage)?;
             list(place, json)
         }
+        ModelsCommand::Bench(args) => bench(args, json),
     }
 }
 
@@ -54,6 +77,55 @@ fn list(place: &PlaceArgs, json: bool) -> Outcome {
         }
     }
     Ok(Exit::Ok)
+}
+
+fn bench(args: &BenchArgs, json: bool) -> Outcome {
+    fetch::ensure(&args.place.models_dir).map_err(Failure::usage)?;
+    let settings = PipelineSettings {
+        models_dir: args.place.models_dir.clone(),
+        pack: args.pack.clone(),
+        detector_size: args.detector_size,
+        workers: args.workers,
+        max_batch: args.max_batch,
+        ..PipelineSettings::default()
+    };
+    let told = |speed: &ProviderSpeed| {
+        if !json {
+            print_speed(speed);
+        }
+    };
+    if !json {
+        say!(
+            "{:<14} {:>9} {:>11}  {:>15}  faces a second of all workers, by batch",
+            "provider",
+            "agreement",
+            "detector ms",
+            "alone, 1 / all"
+        );
+    }
+    let table = compare_providers(&settings, told).map_err(Failure::usage)?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&table).map_err(Failure::internal)?);
+    }
+    Ok(Exit::Ok)
+}
+
+fn print_speed(speed: &ProviderSpeed) {
+    let name = speed.candidate.provider.name();
+    match &speed.candidate.trial {
+        Trial::Runs { agreement, detector_ms, .. } => {
+            let by_batch = speed.faces_per_second.iter();
+            let by_batch: Vec<_> =
+                by_batch.map(|(size, rate)| format!("{size}: {rate:.0}")).collect();
+            let [one, all] = speed.alone;
+            say!(
+                "{name:<14} {agreement:>9.5} {detector_ms:>11.2}  {:>15}  {}",
+                format!("{one:.0} / {all:.0}"),
+                by_batch.join(", ")
+            );
+        }
+        Trial::Fails { reason } => say!("{name:<14} does not run here: {reason}"),
+    }
 }
 
 fn describe(pack: &crate::pipeline::PackListing) -> serde_json::Value {

@@ -31,6 +31,8 @@ use crate::types::Limits;
 
 /// The snapshot in the data directory.
 const SNAPSHOT_NAME: &str = "snapshot";
+/// What was measured about the machine, in the data directory.
+const TUNING_NAME: &str = "tuning.json";
 /// The root key's file, where none is named.
 const ROOT_KEY_NAME: &str = "root.key";
 /// The key mirror, where no better place is named.
@@ -237,6 +239,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     let security = security(raw.listen.plaintext, raw.listen.grpc, raw.tls.as_ref())?;
     let callers = callers(&security, raw.callers)?;
     let mut pipeline = raw.pipeline;
+    pipeline.tuning_file = Some(raw.data_dir.join(TUNING_NAME));
     pipeline.frame_pixels = raw.limits.frame_pixels;
     // Admission is the bound on requests; the pipeline's queue must hold all frames of those.
     pipeline.queue = raw.limits.requests_in_flight * raw.limits.frames_per_enrolment;

@@ -4,12 +4,15 @@
 //! - A provider is used only when its embeddings of the drawn probes agree with the reference's.
 //! - A provider that was named and does not run, or does not agree, is an error.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::detect::Detector;
 use super::embed::Recogniser;
+use super::frame::Image;
 use super::pack::ModelPack;
 use super::probes;
 use super::runtime::{InferenceError, Provider, Runtime, RuntimeError};
@@ -24,7 +27,7 @@ const MEASURED: Duration = Duration::from_millis(120);
 const REFERENCE: Provider = Provider::Cpu;
 
 /// One line of the provider table.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The provider.
     pub provider: Provider,
@@ -33,7 +36,7 @@ pub struct Candidate {
 }
 
 /// What came of trying a provider.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trial {
     /// It runs.
@@ -42,6 +45,8 @@ pub enum Trial {
         faces_per_second: f32,
         /// Least cosine to the reference over the probes, -1 to 1.
         agreement: f32,
+        /// One detection, one thread, milliseconds.
+        detector_ms: f32,
     },
     /// It does not.
     Fails {
@@ -82,102 +87,171 @@ pub(super) fn choose(
     runtime: &Runtime,
     pack: &ModelPack,
     choice: ProviderChoice,
+    detector_size: usize,
 ) -> Result<(Provider, Vec<Candidate>), ChoiceError> {
-    let (reference, first) = try_reference(runtime, pack)?;
+    let trials = Trials { runtime, pack, detector_size };
+    let (reference, first) = trials.of_reference()?;
     match choice {
         ProviderChoice::Named(REFERENCE) => Ok((REFERENCE, vec![first])),
         ProviderChoice::Named(provider) => {
-            let named = measure(runtime, pack, provider, &reference)?;
+            let named = trials.measure(provider, &reference)?;
             Ok((provider, vec![first, named]))
         }
         ProviderChoice::Auto => {
             let others = Provider::ALL.into_iter().filter(|provider| *provider != REFERENCE);
-            let tried = others.map(|provider| attempt(runtime, pack, provider, &reference));
+            let tried = others.map(|provider| trials.attempt(provider, &reference));
             let table: Vec<Candidate> = std::iter::once(first).chain(tried).collect();
             Ok((fastest(&table), table))
         }
     }
 }
 
+/// Whether `providers`, named without a measurement, still agree with the reference.
+pub(super) fn check(
+    runtime: &Runtime,
+    pack: &ModelPack,
+    providers: &[Provider],
+) -> Result<(), ChoiceError> {
+    let others: BTreeSet<_> = providers.iter().filter(|name| **name != REFERENCE).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let (reference, _) = embed_probes(runtime, pack, REFERENCE)?;
+    others.into_iter().try_for_each(|provider| {
+        let (embeddings, _) = embed_probes(runtime, pack, *provider)?;
+        agreement(*provider, &embeddings, &reference).map(|_| ())
+    })
+}
+
 fn fastest(table: &[Candidate]) -> Provider {
     let speed = |candidate: &Candidate| match candidate.trial {
-        Trial::Runs { faces_per_second, agreement } if agreement >= AGREEMENT => faces_per_second,
+        Trial::Runs { faces_per_second, agreement, .. } if agreement >= AGREEMENT => {
+            faces_per_second
+        }
         Trial::Runs { .. } | Trial::Fails { .. } => 0.0,
     };
     let best = table.iter().max_by(|a, b| speed(a).total_cmp(&speed(b)));
     best.map_or(REFERENCE, |candidate| candidate.provider)
 }
 
-fn try_reference(
-    runtime: &Runtime,
-    pack: &ModelPack,
-) -> Result<(Vec<Embedding>, Candidate), ChoiceError> {
-    let (embeddings, faces_per_second) = embed_probes(runtime, pack, REFERENCE)?;
-    let trial = Trial::Runs { faces_per_second, agreement: 1.0 };
-    Ok((embeddings, Candidate { provider: REFERENCE, trial }))
+/// The provider that finds faces fastest among those whose embeddings agree.
+pub(super) fn fastest_detector(table: &[Candidate]) -> Provider {
+    let time = |candidate: &Candidate| match candidate.trial {
+        Trial::Runs { detector_ms, agreement, .. } if agreement >= AGREEMENT => detector_ms,
+        Trial::Runs { .. } | Trial::Fails { .. } => f32::INFINITY,
+    };
+    let best = table.iter().min_by(|a, b| time(a).total_cmp(&time(b)));
+    best.map_or(REFERENCE, |candidate| candidate.provider)
 }
 
-/// Like [`measure`], with a failure as a line of the table.
-fn attempt(
-    runtime: &Runtime,
-    pack: &ModelPack,
-    provider: Provider,
-    reference: &[Embedding],
-) -> Candidate {
-    measure(runtime, pack, provider, reference).unwrap_or_else(|error| {
-        let trial = match error {
-            ChoiceError::Disagrees { agreement, .. } => {
-                Trial::Fails { reason: format!("disagrees with the reference: {agreement:.4}") }
-            }
-            ChoiceError::Runtime(RuntimeError::Session { source, .. }) => {
-                Trial::Fails { reason: first_line(&source) }
-            }
-            ChoiceError::Runtime(_) | ChoiceError::Inference { .. } => {
-                Trial::Fails { reason: first_line(&error) }
-            }
-        };
-        Candidate { provider, trial }
-    })
+/// What trials need.
+struct Trials<'a> {
+    runtime: &'a Runtime,
+    pack: &'a ModelPack,
+    detector_size: usize,
+}
+
+impl Trials<'_> {
+    fn of_reference(&self) -> Result<(Vec<Embedding>, Candidate), ChoiceError> {
+        let (embeddings, faces_per_second) = self.embed(REFERENCE)?;
+        let detector_ms = self.detector_ms(REFERENCE)?;
+        let trial = Trial::Runs { faces_per_second, agreement: 1.0, detector_ms };
+        Ok((embeddings, Candidate { provider: REFERENCE, trial }))
+    }
+
+    fn measure(
+        &self,
+        provider: Provider,
+        reference: &[Embedding],
+    ) -> Result<Candidate, ChoiceError> {
+        let (embeddings, faces_per_second) = self.embed(provider)?;
+        let agreement = agreement(provider, &embeddings, reference)?;
+        let detector_ms = self.detector_ms(provider)?;
+        let trial = Trial::Runs { faces_per_second, agreement, detector_ms };
+        Ok(Candidate { provider, trial })
+    }
+
+    /// Like [`Trials::measure`], with a failure as a line of the table.
+    fn attempt(&self, provider: Provider, reference: &[Embedding]) -> Candidate {
+        self.measure(provider, reference).unwrap_or_else(|error| {
+            let trial = match error {
+                ChoiceError::Disagrees { agreement, .. } => {
+                    Trial::Fails { reason: format!("disagrees with the reference: {agreement:.4}") }
+                }
+                ChoiceError::Runtime(RuntimeError::Session { source, .. }) => {
+                    Trial::Fails { reason: first_line(&source) }
+                }
+                ChoiceError::Runtime(_) | ChoiceError::Inference { .. } => {
+                    Trial::Fails { reason: first_line(&error) }
+                }
+            };
+            Candidate { provider, trial }
+        })
+    }
+
+    /// The probes' embeddings, and how many a second are made.
+    fn embed(&self, provider: Provider) -> Result<(Vec<Embedding>, f32), ChoiceError> {
+        let (embeddings, mut recogniser) = embed_probes(self.runtime, self.pack, provider)?;
+        let probes = probes::crops();
+        let runs = per_second(|| recogniser.embed(&probes).map(|_| ()), provider)?;
+        #[expect(clippy::cast_precision_loss, reason = "eight")]
+        let faces = probes::COUNT as f32;
+        Ok((embeddings, runs * faces))
+    }
+
+    fn detector_ms(&self, provider: Provider) -> Result<f32, ChoiceError> {
+        let session = self.runtime.session(&self.pack.detector_model, provider, 1)?;
+        let mut detector = Detector::new(session, &self.pack.detector, self.detector_size);
+        let failed = |source| ChoiceError::Inference { provider, source };
+        detector.warm().map_err(failed)?;
+        let picture = Image::black(self.detector_size, self.detector_size);
+        Ok(1000.0 / per_second(|| detector.detect(&picture).map(|_| ()), provider)?)
+    }
 }
 
 fn first_line(error: &dyn std::error::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-fn measure(
+/// The probes' embeddings, and the recogniser that made them.
+fn embed_probes(
     runtime: &Runtime,
     pack: &ModelPack,
     provider: Provider,
+) -> Result<(Vec<Embedding>, Recogniser), ChoiceError> {
+    let session = runtime.session(&pack.recogniser_model, provider, 1)?;
+    let mut recogniser = Recogniser::new(session, &pack.recogniser);
+    let embeddings = recogniser
+        .embed(&probes::crops())
+        .map_err(|source| ChoiceError::Inference { provider, source })?;
+    Ok((embeddings, recogniser))
+}
+
+/// Least cosine to the reference, if it is enough.
+fn agreement(
+    provider: Provider,
+    embeddings: &[Embedding],
     reference: &[Embedding],
-) -> Result<Candidate, ChoiceError> {
-    let (embeddings, faces_per_second) = embed_probes(runtime, pack, provider)?;
+) -> Result<f32, ChoiceError> {
     let cosines = embeddings.iter().zip(reference).map(|(a, b)| a.cosine(b).get());
     let agreement = cosines.fold(1.0, f32::min);
     if agreement < AGREEMENT {
         return Err(ChoiceError::Disagrees { provider, agreement });
     }
-    Ok(Candidate { provider, trial: Trial::Runs { faces_per_second, agreement } })
+    Ok(agreement)
 }
 
-/// The probes' embeddings, and how many a second were made.
-fn embed_probes(
-    runtime: &Runtime,
-    pack: &ModelPack,
+/// How often `work` is done a second.
+fn per_second(
+    mut work: impl FnMut() -> Result<(), InferenceError>,
     provider: Provider,
-) -> Result<(Vec<Embedding>, f32), ChoiceError> {
-    let failed = |source| ChoiceError::Inference { provider, source };
-    let session = runtime.session(&pack.recogniser_model, provider)?;
-    let mut recogniser = Recogniser::new(session, &pack.recogniser);
-    let probes = probes::crops();
-    let embeddings = recogniser.embed(&probes).map_err(failed)?;
+) -> Result<f32, ChoiceError> {
     let (start, mut runs) = (Instant::now(), 0_u16);
     while start.elapsed() < MEASURED {
-        recogniser.embed(&probes).map_err(failed)?;
+        work().map_err(|source| ChoiceError::Inference { provider, source })?;
         runs += 1;
     }
-    #[expect(clippy::cast_precision_loss, reason = "eight")]
-    let faces = f32::from(runs) * probes::COUNT as f32;
-    Ok((embeddings, faces / start.elapsed().as_secs_f32()))
+    Ok(f32::from(runs) / start.elapsed().as_secs_f32())
 }
 
 #[cfg(test)]
@@ -185,7 +259,7 @@ mod tests {
     use super::*;
 
     fn runs(provider: Provider, faces_per_second: f32, agreement: f32) -> Candidate {
-        Candidate { provider, trial: Trial::Runs { faces_per_second, agreement } }
+        Candidate { provider, trial: Trial::Runs { faces_per_second, agreement, detector_ms: 2.0 } }
     }
 
     #[test]

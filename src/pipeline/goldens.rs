@@ -10,6 +10,7 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -20,7 +21,8 @@ use super::job::{Company, FaceDemands, StageTimings};
 use super::pack::ModelPack;
 use super::runtime::{Provider, Runtime};
 use super::settings::PipelineSettings;
-use super::stages::{ModelStages, Stages};
+use super::stages::{ModelStages, Parts, Stages, Wide};
+use super::tuning::Plan;
 use super::{decode, fetch, probes};
 use crate::types::Embedding;
 
@@ -31,7 +33,7 @@ pub(super) fn models() -> PathBuf {
     dir
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 struct Golden {
     photo: String,
     variant: Variant,
@@ -41,7 +43,7 @@ struct Golden {
     embedding: Vec<f32>,
 }
 
-#[derive(Deserialize, Debug)]
+#[derive(Clone, Deserialize, Debug)]
 struct Variant {
     crop: Option<[usize; 4]>,
     rotate: Option<f64>,
@@ -105,14 +107,30 @@ fn worst_cosine(provider: Provider) -> f32 {
     let pack = ModelPack::load(&models.join("research")).unwrap();
     let mut worst = 1.0_f32;
     for size in [320, 640] {
-        let settings = PipelineSettings { detector_size: size, max_batch: 1, ..Default::default() };
-        let mut stages = ModelStages::warm(&runtime, &pack, provider, &settings).unwrap();
-        for golden in Golden::all().iter().filter(|golden| golden.detector_size == size) {
+        let settings = PipelineSettings {
+            detector_size: size,
+            workers: Some(2),
+            ..PipelineSettings::default()
+        };
+        let plan = Plan {
+            recogniser: provider,
+            detector: provider,
+            batch_sizes: vec![1],
+            wide: true,
+            faces_per_second: Vec::new(),
+            providers: Vec::new(),
+        };
+        let parts = Parts { runtime: &runtime, pack: &pack, plan: &plan, settings: &settings };
+        let wide = Arc::new(Wide::warm(&parts).unwrap());
+        let mut stages = ModelStages::warm(&parts, Some(wide)).unwrap();
+        let goldens = Golden::all().into_iter().filter(|golden| golden.detector_size == size);
+        for (golden, alone) in goldens.flat_map(|golden| [(golden.clone(), false), (golden, true)])
+        {
             let frame = raw(&golden.image(&models));
             let mut timings = StageTimings::default();
             let demands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
-            let face = stages.face(frame, demands, &mut timings).unwrap();
-            let found = stages.embed(&[face]).unwrap().remove(0);
+            let face = stages.face(frame, demands, alone, &mut timings).unwrap();
+            let found = stages.embed(&[face], alone).unwrap().remove(0);
             let wanted = Embedding::normalise(golden.embedding.clone()).unwrap();
             let cosine = found.cosine(&wanted).get();
             eprintln!("{provider} at {size}: {} {:?}: {cosine:.5}", golden.photo, golden.variant);
@@ -139,7 +157,7 @@ fn worst_landmark(provider: Provider) -> f32 {
     let pack = ModelPack::load(&models.join("research")).unwrap();
     let mut worst = 0.0_f32;
     for size in [320, 640] {
-        let session = runtime.session(&pack.detector_model, provider).unwrap();
+        let session = runtime.session(&pack.detector_model, provider, 1).unwrap();
         let mut detector = Detector::new(session, &pack.detector, size as usize);
         for golden in Golden::all().iter().filter(|golden| golden.detector_size == size) {
             let image = golden.image(&models);
@@ -174,7 +192,7 @@ fn bf16_agrees_with_the_reference_from_photo_to_vector() {
 pub(super) fn runs(provider: Provider) -> bool {
     let models = models();
     let pack = ModelPack::load(&models.join("research")).unwrap();
-    Runtime::load(&models, None).unwrap().session(&pack.detector_model, provider).is_ok()
+    Runtime::load(&models, None).unwrap().session(&pack.detector_model, provider, 1).is_ok()
 }
 
 #[test]
@@ -183,7 +201,7 @@ fn the_drawn_probes_are_told_apart_and_tell_precisions_apart() {
     let runtime = Runtime::load(&models, None).unwrap();
     let pack = ModelPack::load(&models.join("research")).unwrap();
     let embed = |provider| {
-        let session = runtime.session(&pack.recogniser_model, provider).unwrap();
+        let session = runtime.session(&pack.recogniser_model, provider, 1).unwrap();
         Recogniser::new(session, &pack.recogniser).embed(&probes::crops()).unwrap()
     };
     let reference = embed(Provider::Cpu);

@@ -44,6 +44,7 @@ mod settings;
 mod stages;
 #[cfg(test)]
 mod tests;
+mod tuning;
 #[cfg(test)]
 mod turns;
 mod wiped;
@@ -69,11 +70,12 @@ pub use quality::QualityThresholds;
 pub use queue::Counters;
 pub use runtime::{InferenceError, Provider, RuntimeError};
 pub use settings::{PipelineSettings, ProviderChoice, SettingFault, UnknownProvider};
+pub use tuning::{Plan, ProviderSpeed, compare_providers};
 
 use crate::types::ModelContract;
 use queue::{Closed, Queue, QueueShape};
 use runtime::Runtime;
-use stages::ModelStages;
+use stages::{ModelStages, Parts, Wide};
 
 /// Turns frames into embeddings.
 ///
@@ -96,6 +98,7 @@ pub struct Pipeline {
     width: usize,
     calibration: Vec<u8>,
     report: StartReport,
+    unkept: Option<tuning::Unkept>,
 }
 
 /// What a pipeline found out at its start.
@@ -103,18 +106,14 @@ pub struct Pipeline {
 pub struct StartReport {
     /// The ONNX Runtime library.
     pub runtime: PathBuf,
-    /// The provider in use.
-    pub provider: Provider,
-    /// Every provider that was tried, the reference first.
-    pub providers: Vec<Candidate>,
+    /// How the models are run.
+    pub plan: Plan,
     /// Worker threads.
     pub workers: usize,
-    /// Sizes of the batches in use.
-    pub batch_sizes: Vec<usize>,
     /// Reading and hashing the pack.
     pub load: Duration,
-    /// Trying the providers.
-    pub choose: Duration,
+    /// Trying providers and batch sizes, or checking what was kept of an earlier start.
+    pub tune: Duration,
     /// Loading the workers' sessions and warming every input shape.
     pub warm: Duration,
 }
@@ -158,21 +157,22 @@ impl Pipeline {
         let (pack, load) = timed(|| load_pack(settings));
         let pack = pack?;
         let runtime = Runtime::load(&settings.models_dir, settings.runtime.as_deref())?;
-        let (chosen, choose) = timed(|| choice::choose(&runtime, &pack, settings.provider));
-        let (provider, providers) = chosen?;
-        let (stages, warm) = timed(|| warm(&runtime, &pack, provider, settings));
+        let (plan, tune) = timed(|| tuning::plan(&runtime, &pack, settings));
+        let (plan, unkept) = plan?;
+        let parts = Parts { runtime: &runtime, pack: &pack, plan: &plan, settings };
+        let (stages, warm) = timed(|| warm(&parts));
         let stages = stages?;
         let report = StartReport {
             runtime: runtime.path().to_path_buf(),
-            provider,
-            providers,
             workers: stages.len(),
-            batch_sizes: settings.batch_sizes(),
+            plan,
             load,
-            choose,
+            tune,
             warm,
         };
-        Self::spawn(settings, stages, pack, report)
+        let mut pipeline = Self::spawn(settings, stages, pack, report)?;
+        pipeline.unkept = unkept;
+        Ok(pipeline)
     }
 
     fn spawn(
@@ -185,12 +185,13 @@ impl Pipeline {
         let (info, calibration) = pack.into_info();
         let shape = QueueShape {
             places: settings.queue,
-            batch_sizes: settings.batch_sizes(),
+            batch_sizes: report.plan.batch_sizes.clone(),
             workers: stages.len(),
             gate_wait: Duration::from_millis(settings.gate_wait_ms),
         };
         let queue = Arc::new(Queue::new(shape));
-        let mut pipeline = Self { queue, workers: Vec::new(), info, width, calibration, report };
+        let (workers, unkept) = (Vec::new(), None);
+        let mut pipeline = Self { queue, workers, info, width, calibration, report, unkept };
         for (number, stages) in stages.into_iter().enumerate() {
             let thread = worker::spawn(number, Arc::clone(&pipeline.queue), stages)?;
             pipeline.workers.push(thread);
@@ -232,13 +233,19 @@ impl Pipeline {
     /// What computes.
     #[must_use]
     pub fn provider(&self) -> Provider {
-        self.report.provider
+        self.report.plan.recogniser
     }
 
     /// What was found out at start.
     #[must_use]
     pub fn report(&self) -> &StartReport {
         &self.report
+    }
+
+    /// Writes what was measured at the start, if it was, to [`PipelineSettings::tuning_file`], whose
+    /// directory must be there. A fault is logged: the next start measures again.
+    pub fn keep_tuning(&self) {
+        self.unkept.iter().for_each(tuning::Unkept::keep);
     }
 
     /// The pack's calibration table (JSON).
@@ -298,15 +305,14 @@ fn load_pack(settings: &PipelineSettings) -> Result<ModelPack, StartError> {
 }
 
 /// The stages of all workers, loaded side by side.
-fn warm(
-    runtime: &Runtime,
-    pack: &ModelPack,
-    provider: Provider,
-    settings: &PipelineSettings,
-) -> Result<Vec<ModelStages>, ChoiceError> {
+fn warm(parts: &Parts<'_>) -> Result<Vec<ModelStages>, ChoiceError> {
+    let wide = parts.plan.wide.then(|| Wide::warm(parts).map(Arc::new)).transpose()?;
     std::thread::scope(|scope| {
-        let one = || ModelStages::warm(runtime, pack, provider, settings);
-        let loading: Vec<_> = (0..settings.workers()).map(|_| scope.spawn(one)).collect();
+        let one = || {
+            let wide = wide.clone();
+            scope.spawn(|| ModelStages::warm(parts, wide))
+        };
+        let loading: Vec<_> = (0..parts.settings.workers()).map(|_| one()).collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };

@@ -249,6 +249,11 @@ impl Queue {
         self.state().closed
     }
 
+    /// Whether one job is all that waits or is in work.
+    pub(super) fn holds_one(&self) -> bool {
+        self.shape.places - self.places.available_permits() == 1
+    }
+
     pub(super) fn counters(&self) -> Counters {
         let state = self.state();
         let sizes = self.shape.batch_sizes.iter().copied();

@@ -3,8 +3,8 @@
 //! # Invariants
 //! - A session runs on the provider that was asked for or does not exist: registration errors are
 //!   errors.
-//! - A session uses one thread. The workers of the pipeline are the only parallelism, so that
-//!   nothing oversubscribes the cores.
+//! - A worker's session uses one thread: the workers are the parallelism, so that nothing
+//!   oversubscribes the cores. The wide sessions, which use all cores, work for a lone face only.
 //! - Inputs are borrowed from buffers of ours, outputs are zeroised where they lie before they are
 //!   freed, and the runtime's arena is off, so that it keeps no pool of freed faces.
 
@@ -62,17 +62,22 @@ impl Provider {
         }
     }
 
+    /// Whether it computes on the cores that the workers' threads run on.
+    pub(super) fn uses_cores(self) -> bool {
+        matches!(self, Self::Cpu | Self::OpenVinoF32 | Self::OpenVinoBf16)
+    }
+
     /// Whether it rounds to eight bits, which moves the landmarks of small faces too far.
     pub(super) fn is_coarse(self) -> bool {
         self == Self::OpenVinoBf16
     }
 
     /// What ONNX Runtime is asked to register, if anything beside its own kernels.
-    fn dispatch(self) -> Option<ExecutionProviderDispatch> {
+    fn dispatch(self, threads: usize) -> Option<ExecutionProviderDispatch> {
         match self {
             Self::Cpu => None,
-            Self::OpenVinoF32 => Some(openvino("f32")),
-            Self::OpenVinoBf16 => Some(openvino("bf16")),
+            Self::OpenVinoF32 => Some(openvino("f32", threads)),
+            Self::OpenVinoBf16 => Some(openvino("bf16", threads)),
             Self::Cuda => Some(ep::CUDA::default().build()),
             Self::TensorRt => Some(ep::TensorRT::default().with_fp16(true).build()),
         }
@@ -85,13 +90,13 @@ impl fmt::Display for Provider {
     }
 }
 
-/// One thread, precision named (OpenVINO's own default is bf16 on some processors and f32 on
+/// So many threads, precision named (OpenVINO's own default is bf16 on some processors and f32 on
 /// others), and no pinning: with it each session pins its caller to the first core, so that all
 /// workers share that one.
-fn openvino(precision: &str) -> ExecutionProviderDispatch {
+fn openvino(precision: &str, threads: usize) -> ExecutionProviderDispatch {
     let device = serde_json::json!({"CPU": {
         "INFERENCE_PRECISION_HINT": precision,
-        "INFERENCE_NUM_THREADS": "1",
+        "INFERENCE_NUM_THREADS": threads.to_string(),
         "NUM_STREAMS": "1",
         "ENABLE_CPU_PINNING": "NO",
     }});
@@ -204,23 +209,24 @@ impl Runtime {
         &self.path
     }
 
-    /// A single-threaded session of `model` (ONNX bytes) on `provider`.
+    /// A session of `model` (ONNX bytes) on `provider` that computes with `threads`.
     pub(super) fn session(
         &self,
         model: &[u8],
         provider: Provider,
+        threads: usize,
     ) -> Result<Session, RuntimeError> {
-        self.builder(provider)
+        self.builder(provider, threads)
             .and_then(|mut builder| builder.commit_from_memory(model))
             .map_err(|source| RuntimeError::Session { provider, source })
     }
 
-    fn builder(&self, provider: Provider) -> ort::Result<SessionBuilder> {
+    fn builder(&self, provider: Provider, threads: usize) -> ort::Result<SessionBuilder> {
         let cpu = ep::CPU::default().with_arena_allocator(false).build();
-        let named = provider.dispatch().map(ExecutionProviderDispatch::error_on_failure);
+        let named = provider.dispatch(threads).map(ExecutionProviderDispatch::error_on_failure);
         let providers: Vec<_> = named.into_iter().chain([cpu]).collect();
         Ok(SessionBuilder::new(&self.environment)?
-            .with_intra_threads(1)?
+            .with_intra_threads(threads)?
             .with_inter_threads(1)?
             .with_memory_pattern(false)?
             .with_execution_providers(providers)?)

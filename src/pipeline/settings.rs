@@ -39,6 +39,9 @@ pub struct PipelineSettings {
     pub frame_pixels: u64,
     /// Most frames that may wait or be in work at once; more are refused.
     pub queue: usize,
+    /// Where what was measured about this machine is kept, if anywhere.
+    #[serde(skip)]
+    pub tuning_file: Option<PathBuf>,
     /// Longest wait, milliseconds, that a frame from a gate is accepted for. It is refused at once
     /// when what waits already would take longer.
     pub gate_wait_ms: u64,
@@ -58,6 +61,7 @@ impl Default for PipelineSettings {
             quality: QualityThresholds::default(),
             frame_pixels: limits.frame_pixels,
             queue: limits.requests_in_flight,
+            tuning_file: None,
             gate_wait_ms: 250,
         }
     }

@@ -1,6 +1,7 @@
 //! The two stages of the work, as one worker does them: frame -> aligned face, and aligned faces
 //! -> embeddings.
 
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
@@ -14,23 +15,29 @@ use super::geometry::Face;
 use super::job::{AlignedFace, FaceDemands, PipelineError, StageTimings};
 use super::pack::ModelPack;
 use super::quality::QualityThresholds;
-use super::runtime::{InferenceError, Provider, Runtime, RuntimeError};
+use super::runtime::{InferenceError, Provider, Runtime};
 use super::settings::PipelineSettings;
+use super::tuning::Plan;
 use super::{align, quality};
 use crate::types::{Embedding, Quality, QualityReason};
 
 /// What a worker can do. The pipeline's tests put other stages in place of the models.
 pub(super) trait Stages: Send {
-    /// Finds, judges and aligns the main face of `frame`.
+    /// Finds, judges and aligns the main face of `frame`. `alone`: nobody else needs the cores.
     fn face(
         &mut self,
         frame: Frame,
         demands: FaceDemands,
+        alone: bool,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError>;
 
-    /// The embeddings of `faces`, in order.
-    fn embed(&mut self, faces: &[AlignedFace]) -> Result<Vec<Embedding>, InferenceError>;
+    /// The embeddings of `faces`, in order. `alone`: nobody else needs the cores.
+    fn embed(
+        &mut self,
+        faces: &[AlignedFace],
+        alone: bool,
+    ) -> Result<Vec<Embedding>, InferenceError>;
 
     /// Overwrites what the sessions still hold of the last faces.
     fn scrub(&mut self) -> Result<(), InferenceError>;
@@ -61,46 +68,92 @@ impl From<DecodeError> for StageError {
 /// not good enough: they are off by up to 0.15 pixels there (bf16 against f32 on the goldens).
 const SMALL_FACE: f32 = 12.0;
 
+/// One session of each model.
+struct Models {
+    detector: Detector,
+    recogniser: Recogniser,
+}
+
+impl Models {
+    /// Loads both models and runs each input shape once, so that no request pays for that.
+    fn warm(parts: &Parts<'_>, threads: usize, batch_sizes: &[usize]) -> Result<Self, ChoiceError> {
+        let plan = parts.plan;
+        let detector = parts.detector(plan.detector, threads)?;
+        let session =
+            parts.runtime.session(&parts.pack.recogniser_model, plan.recogniser, threads)?;
+        let mut recogniser = Recogniser::new(session, &parts.pack.recogniser);
+        recogniser
+            .warm(batch_sizes)
+            .map_err(|source| ChoiceError::Inference { provider: plan.recogniser, source })?;
+        Ok(Self { detector, recogniser })
+    }
+
+    fn scrub(&mut self) -> Result<(), InferenceError> {
+        self.detector.scrub()?;
+        self.recogniser.scrub()
+    }
+}
+
+/// What sessions are made of.
+pub(super) struct Parts<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) pack: &'a ModelPack,
+    pub(super) plan: &'a Plan,
+    pub(super) settings: &'a PipelineSettings,
+}
+
+impl Parts<'_> {
+    fn detector(&self, provider: Provider, threads: usize) -> Result<Detector, ChoiceError> {
+        let session = self.runtime.session(&self.pack.detector_model, provider, threads)?;
+        let side = self.settings.detector_size as usize;
+        let mut detector = Detector::new(session, &self.pack.detector, side);
+        detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
+        Ok(detector)
+    }
+}
+
+/// Sessions that compute with all cores, for a face that is alone in the pipeline. Shared by the
+/// workers.
+pub(super) struct Wide(Mutex<Models>);
+
+impl Wide {
+    pub(super) fn warm(parts: &Parts<'_>) -> Result<Self, ChoiceError> {
+        let threads = parts.settings.workers();
+        Models::warm(parts, threads, &[1]).map(|models| Self(Mutex::new(models)))
+    }
+
+    /// The sessions, if nobody uses them just now.
+    fn try_use(&self) -> Option<MutexGuard<'_, Models>> {
+        match self.0.try_lock() {
+            Ok(models) => Some(models),
+            Err(TryLockError::Poisoned(models)) => Some(models.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
 /// The real stages: one session of each model.
 pub(super) struct ModelStages {
-    detector: Detector,
+    own: Models,
+    wide: Option<Arc<Wide>>,
     /// The same detector in f32, for small faces, where the provider is coarse.
     precise: Option<Detector>,
-    recogniser: Recogniser,
     thresholds: QualityThresholds,
     frame_pixels: u64,
 }
 
 impl ModelStages {
-    /// Loads both models and runs each input shape once, so that no request pays for that.
-    pub(super) fn warm(
-        runtime: &Runtime,
-        pack: &ModelPack,
-        provider: Provider,
-        settings: &PipelineSettings,
-    ) -> Result<Self, ChoiceError> {
-        let detector = |provider| {
-            let session = runtime.session(&pack.detector_model, provider)?;
-            let side = settings.detector_size as usize;
-            Ok::<_, RuntimeError>(Detector::new(session, &pack.detector, side))
-        };
-        let recogniser = runtime.session(&pack.recogniser_model, provider)?;
-        let mut stages = Self {
-            detector: detector(provider)?,
-            precise: provider.is_coarse().then(|| detector(Provider::Cpu)).transpose()?,
-            recogniser: Recogniser::new(recogniser, &pack.recogniser),
-            thresholds: settings.quality.clone(),
-            frame_pixels: settings.frame_pixels,
-        };
-        let warmed = stages.run_once(&settings.batch_sizes());
-        warmed.map_err(|source| ChoiceError::Inference { provider, source })?;
-        Ok(stages)
-    }
-
-    fn run_once(&mut self, batch_sizes: &[usize]) -> Result<(), InferenceError> {
-        self.detector.warm()?;
-        self.precise.iter_mut().try_for_each(Detector::warm)?;
-        self.recogniser.warm(batch_sizes)
+    /// Loads what one worker needs and runs each input shape once.
+    pub(super) fn warm(parts: &Parts<'_>, wide: Option<Arc<Wide>>) -> Result<Self, ChoiceError> {
+        let coarse = parts.plan.detector.is_coarse();
+        let precise = coarse.then(|| parts.detector(Provider::Cpu, 1)).transpose()?;
+        Ok(Self {
+            own: Models::warm(parts, 1, &parts.plan.batch_sizes)?,
+            wide,
+            precise,
+            thresholds: parts.settings.quality.clone(),
+            frame_pixels: parts.settings.frame_pixels,
+        })
     }
 
     /// Detects, aligns and judges.
@@ -108,9 +161,10 @@ impl ModelStages {
         &mut self,
         image: &impl Picture,
         demands: FaceDemands,
+        alone: bool,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
-        let faces = timed(&mut timings.detect, || self.detect(image, demands))?;
+        let faces = timed(&mut timings.detect, || self.detect(image, demands, alone))?;
         let aligned = timed(&mut timings.align, || self.align(image, &faces, demands));
         aligned.map_err(StageError::Refused)
     }
@@ -120,9 +174,13 @@ impl ModelStages {
         &mut self,
         image: &impl Picture,
         demands: FaceDemands,
+        alone: bool,
     ) -> Result<Vec<Face>, InferenceError> {
-        let faces = self.detector.detect(image)?;
-        let scale = self.detector.scale(image);
+        let faces = match wide(self.wide.as_deref(), alone) {
+            Some(mut wide) => wide.detector.detect(image)?,
+            None => self.own.detector.detect(image)?,
+        };
+        let scale = self.own.detector.scale(image);
         let (Some(precise), Some(face)) = (&mut self.precise, main_face(&faces, image)) else {
             return Ok(faces);
         };
@@ -157,6 +215,11 @@ impl ModelStages {
     }
 }
 
+/// The wide sessions, for a face that is alone.
+fn wide(wide: Option<&Wide>, alone: bool) -> Option<MutexGuard<'_, Models>> {
+    wide.filter(|_| alone)?.try_use()
+}
+
 fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let done = work();
@@ -180,28 +243,38 @@ impl Stages for ModelStages {
         &mut self,
         frame: Frame,
         demands: FaceDemands,
+        alone: bool,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
+        let limit = self.frame_pixels;
         match frame {
             Frame::Encoded(bytes) => {
-                let limit = self.frame_pixels;
                 let image = timed(&mut timings.decode, || decode::encoded(&bytes, limit))?;
-                self.find(&image, demands, timings)
+                self.find(&image, demands, alone, timings)
             }
-            Frame::Raw(raw) => self.find(&decode::raw(&raw, self.frame_pixels)?, demands, timings),
+            Frame::Raw(raw) => self.find(&decode::raw(&raw, limit)?, demands, alone, timings),
             Frame::Aligned(crop) => {
                 timed(&mut timings.align, || self.accept(crop)).map_err(StageError::Refused)
             }
         }
     }
 
-    fn embed(&mut self, faces: &[AlignedFace]) -> Result<Vec<Embedding>, InferenceError> {
-        self.recogniser.embed(faces)
+    fn embed(
+        &mut self,
+        faces: &[AlignedFace],
+        alone: bool,
+    ) -> Result<Vec<Embedding>, InferenceError> {
+        match wide(self.wide.as_deref(), alone && faces.len() == 1) {
+            Some(mut wide) => wide.recogniser.embed(faces),
+            None => self.own.recogniser.embed(faces),
+        }
     }
 
     fn scrub(&mut self) -> Result<(), InferenceError> {
-        self.detector.scrub()?;
+        self.own.scrub()?;
         self.precise.iter_mut().try_for_each(Detector::scrub)?;
-        self.recogniser.scrub()
+        // Whoever uses them now scrubs them when it is quiet.
+        let wide = self.wide.as_deref().and_then(Wide::try_use);
+        wide.map_or(Ok(()), |mut wide| wide.scrub())
     }
 }

@@ -36,6 +36,7 @@ impl Stages for Fake {
         &mut self,
         frame: Frame,
         _demands: FaceDemands,
+        _alone: bool,
         _timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
         let _open = self.gate.recv();
@@ -46,7 +47,11 @@ impl Stages for Fake {
         Ok(AlignedFace { crop, quality: Quality::default() })
     }
 
-    fn embed(&mut self, faces: &[AlignedFace]) -> Result<Vec<Embedding>, InferenceError> {
+    fn embed(
+        &mut self,
+        faces: &[AlignedFace],
+        _alone: bool,
+    ) -> Result<Vec<Embedding>, InferenceError> {
         self.embedded.fetch_add(faces.len(), Ordering::SeqCst);
         Ok(faces.iter().map(|face| one_hot(face.crop[0])).collect())
     }
@@ -102,14 +107,20 @@ impl Rig {
             .unwrap(),
             width: 128,
             calibration: Vec::new(),
+            unkept: None,
             report: StartReport {
                 runtime: PathBuf::new(),
-                provider: Provider::Cpu,
-                providers: Vec::new(),
+                plan: tuning::Plan {
+                    recogniser: Provider::Cpu,
+                    detector: Provider::Cpu,
+                    batch_sizes: vec![1, 2, 4, 8],
+                    wide: false,
+                    faces_per_second: Vec::new(),
+                    providers: Vec::new(),
+                },
                 workers: 1,
-                batch_sizes: vec![1, 2, 4, 8],
                 load: Duration::ZERO,
-                choose: Duration::ZERO,
+                tune: Duration::ZERO,
                 warm: Duration::ZERO,
             },
         };
@@ -268,14 +279,17 @@ fn shutting_down_answers_those_who_wait() {
     assert_eq!(block_on(held).err(), Some(PipelineError::Stopped));
 }
 
-fn started(provider: Provider) -> Pipeline {
-    let settings = PipelineSettings {
+fn on(provider: Provider) -> PipelineSettings {
+    PipelineSettings {
         models_dir: models(),
         provider: ProviderChoice::Named(provider),
         workers: Some(2),
         ..Default::default()
-    };
-    Pipeline::start(&settings).unwrap()
+    }
+}
+
+fn started(provider: Provider) -> Pipeline {
+    Pipeline::start(&on(provider)).unwrap()
 }
 
 fn photo(name: &str) -> Frame {
@@ -324,7 +338,15 @@ fn refusals_say_why() {
 
 #[test]
 fn sixteen_aligned_crops_share_batches() {
-    let pipeline = started(Provider::Cpu);
+    // Batches pay on some machines only: here they are asked for.
+    let settings = on(Provider::Cpu);
+    let pack = load_pack(&settings).unwrap();
+    let runtime = Runtime::load(&settings.models_dir, None).unwrap();
+    let mut report = started(Provider::Cpu).report().clone();
+    report.plan.batch_sizes = vec![1, 2, 4, 8];
+    let parts = Parts { runtime: &runtime, pack: &pack, plan: &report.plan, settings: &settings };
+    let stages = warm(&parts).unwrap();
+    let pipeline = Pipeline::spawn(&settings, stages, pack, report).unwrap();
     let crops = probes::crops();
     let ask = |i: usize| {
         let crop = Frame::Aligned(crops[i % crops.len()].clone().into());
@@ -347,8 +369,9 @@ fn auto_takes_a_provider_that_agrees_and_shows_the_table() {
     let pipeline = Pipeline::start(&settings).unwrap();
     let report = pipeline.report();
     eprintln!("{}", serde_json::to_string_pretty(report).unwrap());
-    assert_eq!(report.providers.len(), Provider::ALL.len());
-    let chosen = report.providers.iter().find(|line| line.provider == report.provider).unwrap();
+    assert_eq!(report.plan.providers.len(), Provider::ALL.len());
+    let chosen =
+        report.plan.providers.iter().find(|line| line.provider == report.plan.recogniser).unwrap();
     assert!(matches!(chosen.trial, Trial::Runs { agreement, .. } if agreement >= 0.998));
 }
 

@@ -90,7 +90,8 @@ impl<S: Stages> Worker<'_, S> {
         self.dirty = true;
         let FrameJob { frame, demands, mut caller } = job;
         let start = Instant::now();
-        let found = self.stages.face(frame, demands, &mut caller.timings);
+        let alone = self.queue.holds_one();
+        let found = self.stages.face(frame, demands, alone, &mut caller.timings);
         self.queue.pace.frame_took(start.elapsed());
         match found {
             Ok(face) => self.queue.return_crop(CropJob { face, caller }),
@@ -108,7 +109,7 @@ impl<S: Stages> Worker<'_, S> {
         let (faces, callers): (Vec<AlignedFace>, Vec<Caller>) =
             jobs.into_iter().map(|job| (job.face, job.caller)).unzip();
         let start = Instant::now();
-        let embedded = self.stages.embed(&faces);
+        let embedded = self.stages.embed(&faces, self.queue.holds_one());
         self.queue.pace.crops_took(faces.len(), start.elapsed());
         match embedded {
             Ok(embeddings) => {

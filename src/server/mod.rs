@@ -33,7 +33,8 @@ use crate::crypto::cell::{CellError, RootCell};
 use crate::crypto::{SecretMemoryKind, secret_memory_kind};
 use crate::engine::{Engine, EngineParts, OpenError};
 use crate::index::{Index, IndexError, RotationKey};
-use crate::pipeline::{Pipeline, StartError};
+use crate::memory;
+use crate::pipeline::{Pipeline, StartError, StartReport};
 use crate::service::{Listener, Phase, ServiceError, Serving, Shared};
 use crate::store::{Embedded, EmbeddedError, KeyMirror, MirrorFault, Store, StoreError};
 use crate::telemetry;
@@ -154,7 +155,9 @@ async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>
     let Settings { pipeline, index, snapshots, limits, .. } = settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
+    log_plan(pipeline.report());
     let backend = Arc::new(Embedded::open_reserving(&data_dir, reserve_bytes)?);
+    pipeline.keep_tuning();
     backend.gather_revocations(revoke_window);
     let mirror = KeyMirror::open(&key_mirror)
         .map_err(|source| StartupError::Mirror { path: key_mirror.clone(), source })?;
@@ -168,7 +171,26 @@ async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>
     let store = Store::open_mirrored(backend, cell, Some(mirror), pipeline.contract()).await?;
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
     let snapshot = snapshots.map(|snapshots| snapshots.settings.path);
-    Ok(Engine::open(EngineParts { profile, limits, store, index, pipeline, snapshot }).await?)
+    let engine =
+        Engine::open(EngineParts { profile, limits, store, index, pipeline, snapshot }).await?;
+    memory::trim();
+    Ok(engine)
+}
+
+fn log_plan(report: &StartReport) {
+    let StartReport { plan, workers, load, tune, warm, .. } = report;
+    tracing::info!(
+        recogniser = %plan.recogniser,
+        detector = %plan.detector,
+        workers,
+        batch_sizes = ?plan.batch_sizes,
+        wide = plan.wide,
+        faces_per_second = ?plan.faces_per_second,
+        ?load,
+        ?tune,
+        ?warm,
+        "models are warm"
+    );
 }
 
 fn log_ready(engine: &Engine) {

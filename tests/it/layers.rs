@@ -39,6 +39,7 @@ const TABLE: [(&str, u8, &[&str]); 15] = [
             "store",
             "crypto",
             "consent",
+            "memory",
             "types",
             "telemetry",
         ],
