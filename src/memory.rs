@@ -10,7 +10,7 @@
 //!
 //! # Not here
 //! What is allocated still: a buffer that is kept for later holds what it held. Blocks of libraries
-//! in other languages, which never pass here: see `server::harden`. Stacks and registers.
+//! in other languages, which never pass here: see SECURITY.md. Stacks and registers.
 
 #![expect(unsafe_code, reason = "an allocator deals in raw memory")]
 
@@ -48,6 +48,16 @@ unsafe impl GlobalAlloc for WipingAllocator {
         });
         // SAFETY: `start` came from `alloc` or `alloc_zeroed` above with this layout.
         unsafe { System.dealloc(start, layout) };
+    }
+}
+
+/// Keeps the C heap in two pieces, however many threads there are: each further one keeps tens of
+/// megabytes of what models needed while they loaded. To be called before there are threads.
+pub fn gather() {
+    // SAFETY: the call sets one number of the C heap.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 

@@ -1,6 +1,8 @@
 //! SCRFD face detection (Guo et al., "Sample and Computation Redistribution for Efficient Face
 //! Detection", 2021): letterbox, inference, anchors -> boxes and landmarks, suppression.
 
+use std::collections::BTreeSet;
+
 use ort::session::Session;
 
 use super::frame::{Image, Picture};
@@ -17,46 +19,57 @@ const CANDIDATES: usize = 512;
 pub(super) struct Detector {
     session: Session,
     spec: DetectorSpec,
-    side: usize,
+    /// Width and height of the inputs that it runs on, ascending.
+    sides: Vec<usize>,
     input: Tensor,
-    /// Whether it ran on a picture since it was scrubbed.
-    used: bool,
+    /// The inputs that it ran on since it was scrubbed.
+    used: BTreeSet<usize>,
 }
 
 impl Detector {
-    /// `side` is the input's width and height, a multiple of 32.
+    /// `side` is the largest input's width and height: one of the pack's sizes.
     pub(super) fn new(session: Session, spec: &DetectorSpec, side: usize) -> Self {
         let input = Tensor::new([1, 3, side, side]);
-        Self { session, spec: spec.clone(), side, input, used: false }
+        let sides = spec.sizes_up_to(side);
+        Self { session, spec: spec.clone(), sides, input, used: BTreeSet::new() }
     }
 
     /// The faces of `image`, strongest first.
     pub(super) fn detect(&mut self, image: &impl Picture) -> Result<Vec<Face>, InferenceError> {
-        self.used = true;
-        let fit = letterbox::fill(image, self.side, &self.spec, self.input.values_mut());
-        let (spec, side) = (&self.spec, self.side);
+        let side = self.side(image);
+        self.used.insert(side);
+        self.input.reshape([1, 3, side, side]);
+        let fit = letterbox::fill(image, side, &self.spec, self.input.values_mut());
+        let spec = &self.spec;
         let read = |outputs: &[&[f32]]| candidates(outputs, spec, side, fit);
         let found = self.input.run(&mut self.session, read)??;
         Ok(suppress(found, self.spec.nms_iou))
     }
 
-    /// Pixels of the input for each pixel of `image`.
-    pub(super) fn scale(&self, image: &impl Picture) -> f32 {
-        Fit::new(image.width(), image.height(), self.side).scale
+    /// The least input that holds `image` as it is: nothing is gained by more. Else the largest.
+    fn side(&self, image: &impl Picture) -> usize {
+        let longer = image.width().max(image.height());
+        let last = self.sides.len() - 1;
+        self.sides[self.sides.partition_point(|side| *side < longer).min(last)]
     }
 
-    /// Runs once on a blank input, because the first run compiles.
+    /// Pixels of the input for each pixel of `image`.
+    pub(super) fn scale(&self, image: &impl Picture) -> f32 {
+        Fit::new(image.width(), image.height(), self.side(image)).scale
+    }
+
+    /// Runs once on a blank input of each size, because the first run of a size compiles.
     pub(super) fn warm(&mut self) -> Result<(), InferenceError> {
-        self.used = true;
+        self.used.extend(&self.sides);
         self.scrub()
     }
 
-    /// Overwrites what the runtime still holds of the last picture, by a run on a blank one.
+    /// Overwrites what the runtime still holds of the last pictures, by runs on blank ones.
     pub(super) fn scrub(&mut self) -> Result<(), InferenceError> {
-        if self.used {
-            self.detect(&Image::black(1, 1))?;
+        for side in std::mem::take(&mut self.used) {
+            self.detect(&Image::black(1, side))?;
         }
-        self.used = false;
+        self.used.clear();
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //!   that were hashed are the bytes that are used: each file is read once.
 //! - No model of a pack keeps weights outside of its file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -227,6 +228,15 @@ pub(super) struct DetectorSpec {
     pub(super) nms_iou: f32,
 }
 
+impl DetectorSpec {
+    /// The input sizes up to `side` and `side` itself, ascending.
+    pub(super) fn sizes_up_to(&self, side: usize) -> Vec<usize> {
+        let smaller = self.input_sizes.iter().copied().filter(|size| *size < side);
+        let sizes: BTreeSet<usize> = smaller.chain([side]).collect();
+        sizes.into_iter().collect()
+    }
+}
+
 /// Families of detectors.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -366,6 +376,14 @@ mod tests {
     const MODEL: &[u8] = &[0x3A, 0x00];
     /// A model whose only weight lies elsewhere.
     const EXTERNAL: &[u8] = &[0x3A, 0x04, 0x2A, 0x02, 0x70, 0x01];
+
+    #[test]
+    fn smaller_inputs_are_for_smaller_frames_only() {
+        let spec = DetectorSpec { input_sizes: vec![320, 256, 640], ..DetectorSpec::of_tests() };
+        assert_eq!(spec.sizes_up_to(640), [256, 320, 640]);
+        assert_eq!(spec.sizes_up_to(320), [256, 320]);
+        assert_eq!(spec.sizes_up_to(256), [256]);
+    }
 
     fn pack(edit: impl Fn(&str) -> String, model: &[u8]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();

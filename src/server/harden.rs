@@ -4,9 +4,12 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 
-/// No core dumps, no ptrace by others, and as much lockable memory as the system allows. Each step
+use crate::memory;
+
+/// A small C heap, no core dumps, no ptrace by others, and as much lockable memory as the system allows. Each step
 /// that the system refuses is logged; none is fatal.
 pub fn harden() {
+    memory::gather();
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(fault) = setrlimit(Resource::Core, none) {
         tracing::warn!(%fault, "core dumps could not be switched off");
