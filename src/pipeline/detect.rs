@@ -15,6 +15,10 @@ use super::runtime::{InferenceError, Tensor};
 /// sees.
 const CANDIDATES: usize = 512;
 
+/// Eye distance, in pixels of a smaller input, from which a larger one would find nothing better
+/// (`cargo bench --bench accuracy`).
+const LARGE_FACE: f32 = 24.0;
+
 /// A detector session with its input buffer.
 pub(super) struct Detector {
     session: Session,
@@ -34,9 +38,24 @@ impl Detector {
         Self { session, spec: spec.clone(), sides, input, used: BTreeSet::new() }
     }
 
-    /// The faces of `image`, strongest first.
+    /// The faces of `image`, strongest first. A frame that a smaller input holds as it is goes into
+    /// that one first, and that is all where its main face is large.
     pub(super) fn detect(&mut self, image: &impl Picture) -> Result<Vec<Face>, InferenceError> {
-        let side = self.side(image);
+        let (side, largest) = (self.least(image), self.largest());
+        let faces = self.detect_at(image, side)?;
+        let scale = Fit::new(image.width(), image.height(), side).scale;
+        let large = |face: &Face| face.eye_distance() * scale >= LARGE_FACE;
+        if side == largest || main_face(&faces, image).is_some_and(large) {
+            return Ok(faces);
+        }
+        self.detect_at(image, largest)
+    }
+
+    fn detect_at(
+        &mut self,
+        image: &impl Picture,
+        side: usize,
+    ) -> Result<Vec<Face>, InferenceError> {
         self.used.insert(side);
         self.input.reshape([1, 3, side, side]);
         let fit = letterbox::fill(image, side, &self.spec, self.input.values_mut());
@@ -46,16 +65,19 @@ impl Detector {
         Ok(suppress(found, self.spec.nms_iou))
     }
 
-    /// The least input that holds `image` as it is: nothing is gained by more. Else the largest.
-    fn side(&self, image: &impl Picture) -> usize {
+    /// The least input that holds `image` as it is, if any does.
+    fn least(&self, image: &impl Picture) -> usize {
         let longer = image.width().max(image.height());
-        let last = self.sides.len() - 1;
-        self.sides[self.sides.partition_point(|side| *side < longer).min(last)]
+        self.sides.iter().copied().find(|side| *side >= longer).unwrap_or(self.largest())
     }
 
-    /// Pixels of the input for each pixel of `image`.
+    fn largest(&self) -> usize {
+        self.sides.last().copied().unwrap_or_default()
+    }
+
+    /// Pixels of the largest input for each pixel of `image`.
     pub(super) fn scale(&self, image: &impl Picture) -> f32 {
-        Fit::new(image.width(), image.height(), self.side(image)).scale
+        Fit::new(image.width(), image.height(), self.largest()).scale
     }
 
     /// Runs once on a blank input of each size, because the first run of a size compiles.
@@ -67,7 +89,7 @@ impl Detector {
     /// Overwrites what the runtime still holds of the last pictures, by runs on blank ones.
     pub(super) fn scrub(&mut self) -> Result<(), InferenceError> {
         for side in std::mem::take(&mut self.used) {
-            self.detect(&Image::black(1, side))?;
+            self.detect_at(&Image::black(1, 1), side)?;
         }
         self.used.clear();
         Ok(())

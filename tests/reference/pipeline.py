@@ -24,8 +24,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = Path(os.environ.get("ASSENT_MODELS_DIR", REPOSITORY / "models"))
 
 DETECTOR_SIZE = 320
-# What the detector runs on; a photo goes into the least of them that holds it as it is, up to the size asked for.
+# What the detector runs on. A photo goes first into the least of them that holds it as it is, and that is all
+# where the eyes of the chosen face are so many of its pixels apart; else into the size asked for.
 DETECTOR_SIZES = (256, 320, 640)
+LARGE_FACE = 24.0
 STRIDES = (8, 16, 32)
 ANCHORS_PER_CELL = 2
 SCORE_THRESHOLD = 0.5
@@ -170,7 +172,16 @@ class Pipeline:
 
     def detect(self, image, size=DETECTOR_SIZE):
         """All faces, best score first."""
-        size = min([side for side in DETECTOR_SIZES if max(image.shape[:2]) <= side < size], default=size)
+        least = min([side for side in DETECTOR_SIZES if max(image.shape[:2]) <= side < size], default=size)
+        if least < size:
+            faces = self.detect_at(image, least)
+            if faces:
+                points = choose(faces, image).landmarks * fit(image, least)[1]
+                if np.linalg.norm(points[0] - points[1]) >= LARGE_FACE:
+                    return faces
+        return self.detect_at(image, size)
+
+    def detect_at(self, image, size):
         square, scale = fit(image, size)
         outputs = self.detector.run(None, {"input.1": tensor(square, 127.5, 128.0)})
         # Nine outputs: scores, distances and offsets, each on strides 8, 16 and 32; [1, anchors, 1 | 4 | 10].

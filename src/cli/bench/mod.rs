@@ -5,7 +5,7 @@
 //!   ones were answered or not, and a latency runs from the moment at which its request was due.
 //!   So a service that stalls is charged for everything that it kept waiting (Tene, "How NOT to
 //!   measure latency": coordinated omission).
-//! - Whom the bench enrols it revokes, also when it is interrupted.
+//! - Whom the bench enrols it revokes, also when it is interrupted; unless it is told to keep them.
 
 mod drive;
 mod plan;
@@ -22,6 +22,8 @@ use clap::{Args, ValueEnum};
 use super::Outcome;
 use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use crate::service::client::Client;
+use crate::service::proto;
 use drive::Driver;
 use plan::{Load, Mix};
 use report::{Report, Step};
@@ -59,12 +61,19 @@ pub(super) struct BenchArgs {
     /// Share of revocations, 0 to 1; of those whom the bench has enrolled before
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", requires = "consent")]
     revoke: f64,
+    /// Leave those whom the bench has enrolled, to fill a gallery
+    #[arg(long, requires = "consent")]
+    keep: bool,
     /// The controller for whom is enrolled
     #[arg(long, requires = "consent")]
     controller: Option<String>,
     /// The consent record as TOML, with {subject} in its consent_id
     #[arg(long, value_name = "FILE", requires = "controller")]
     consent: Option<PathBuf>,
+    /// The model contract that embeddings are said to be of; else the service is asked, which only
+    /// operators and auditors may do
+    #[arg(long, value_name = "CONTRACT")]
+    contract: Option<String>,
     /// How long a caller waits for its answer, milliseconds
     #[arg(long, default_value_t = 2000)]
     deadline_ms: u64,
@@ -99,8 +108,9 @@ pub(super) async fn run(args: &BenchArgs, json: bool) -> Outcome {
     for _ in 0..args.connections {
         clients.push(args.connection.connect().await?);
     }
-    let workload = Workload::load(args, &clients[0]).await?;
-    let mut report = Report::about(&clients[0], args).await?;
+    let status = status(&clients[0]).await?;
+    let workload = Workload::load(args, status.as_ref())?;
+    let mut report = Report::about(status, args);
     let deadline = Duration::from_millis(args.deadline_ms);
     let driver = Arc::new(Driver::new(clients, workload, mix, deadline));
     if !json {
@@ -123,12 +133,21 @@ pub(super) async fn run(args: &BenchArgs, json: bool) -> Outcome {
         }
         report.steps.push(step);
     }
-    let left = driver.clean_up().await;
+    let left = if args.keep { 0 } else { driver.clean_up().await };
     report.end(json, left);
     if let Some(path) = &args.plot {
         plot::draw(path, &report)?;
     }
     Ok(if interrupted || left > 0 { Exit::Partial } else { Exit::Ok })
+}
+
+/// What the service says of itself: nothing to gates and enrollers.
+async fn status(client: &Client) -> Result<Option<proto::StatusResponse>, Failure> {
+    match client.status(proto::StatusRequest {}).await {
+        Ok(status) => Ok(Some(status)),
+        Err(refusal) if refusal.code.name() == "PERMISSION_DENIED" => Ok(None),
+        Err(refusal) => Err(refusal.into()),
+    }
 }
 
 impl BenchArgs {

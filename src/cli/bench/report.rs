@@ -8,8 +8,6 @@ use serde::Serialize;
 use super::drive::{Outcomes, STAGES, Tally};
 use super::plan::{Kind, Load};
 use super::{BenchArgs, ProbeKind};
-use crate::cli::exit::Failure;
-use crate::service::client::Client;
 use crate::service::proto;
 
 /// A whole run.
@@ -72,9 +70,10 @@ pub(super) struct Latency {
 }
 
 impl Report {
-    pub(super) async fn about(client: &Client, args: &BenchArgs) -> Result<Self, Failure> {
-        let status = client.status(proto::StatusRequest {}).await?;
-        Ok(Self {
+    /// `status`: what the service said of itself, if it did.
+    pub(super) fn about(status: Option<proto::StatusResponse>, args: &BenchArgs) -> Self {
+        let status = status.unwrap_or_default();
+        Self {
             version: status.version,
             provider: status.provider,
             scan_kernel: status.scan_kernel,
@@ -85,18 +84,22 @@ impl Report {
                 ProbeKind::Embeddings => "embeddings",
             },
             steps: Vec::new(),
-        })
+        }
     }
 
     pub(super) fn print_head(&self) {
-        say!(
-            "assent {}, provider {}, scan {}, {} templates; {} sent",
-            self.version,
-            self.provider,
-            self.scan_kernel,
-            self.templates,
-            self.probes
-        );
+        if self.version.is_empty() {
+            say!("what serves is not told to this caller; {} sent", self.probes);
+        } else {
+            say!(
+                "assent {}, provider {}, scan {}, {} templates; {} sent",
+                self.version,
+                self.provider,
+                self.scan_kernel,
+                self.templates,
+                self.probes
+            );
+        }
         say!(
             "{:>12} {:<7} {:>10} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>9}",
             "load",

@@ -13,7 +13,6 @@ use super::super::enroll::is_photo;
 use super::super::exit::{Exit, Failure};
 use super::plan::Random;
 use super::{BenchArgs, ProbeKind};
-use crate::service::client::Client;
 use crate::service::proto;
 use proto::verify_request::Probe;
 
@@ -44,13 +43,22 @@ struct Enrolment {
 }
 
 impl Workload {
-    pub(super) async fn load(args: &BenchArgs, client: &Client) -> Result<Self, Failure> {
+    /// `status`: what the service said of itself, if it did.
+    pub(super) fn load(
+        args: &BenchArgs,
+        status: Option<&proto::StatusResponse>,
+    ) -> Result<Self, Failure> {
         let probes = match args.probes {
             ProbeKind::Photos => photos(args)?.into_iter().map(encoded).collect(),
             ProbeKind::Crops => crops(args)?,
             ProbeKind::Embeddings => {
-                let status = client.status(proto::StatusRequest {}).await?;
-                embeddings(&status.model_contract, args.seed)
+                let told = status.map(|status| status.model_contract.as_str());
+                let contract = args.contract.as_deref().or(told).ok_or_else(|| {
+                    let message = "this caller's role may not ask which model serves: name its \
+                                   contract with --contract";
+                    Failure::new(Exit::Usage, message)
+                })?;
+                embeddings(contract, args.seed)
             }
         };
         let enrolment = Enrolment::of(args)?;
