@@ -143,7 +143,7 @@ soak() { # DIR
 }
 
 fill() { # DIR N
-    local have goal=0
+    local goal
     have() { "$assent" status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["subjects"])'; }
     goal=$(($(have) + $2))
     while [[ $(have) -lt $goal ]]; do
