@@ -5,11 +5,13 @@
 //! ASSENT_FACES=DIR cargo bench --bench accuracy [-- PROVIDER[:DETECTOR_SIZE] ...]
 //! ```
 //!
+//! `ASSENT_PACK` names another pack below `models`, such as one with other `input_sizes`.
+//!
 //! `DIR` holds `person/photo.jpg`; only people with two photos or more are used. Without it, the
 //! pack's own photos are used, whose views are each other's mates. For each setting it prints
 //!
-//! - the cosine to f32 of the same picture: least, first percentile, mean, and the share of pictures
-//!   in which no face was found;
+//! - the cosine to f32 of the same picture: least, first percentile, mean, and the number of
+//!   pictures in which no face was found;
 //! - the verification accuracy on pairs of pictures, mates and strangers weighing the same, at the
 //!   best threshold, and the difference to f32 in points;
 //! - the share of mates above the threshold of 1 false match in 10,000.
@@ -22,9 +24,10 @@
     reason = "pictures of a few hundred pixels, thousands of pairs"
 )]
 
-use std::collections::BTreeMap;
+mod faces;
+
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use assent::pipeline::{
@@ -38,7 +41,8 @@ use zune_jpeg::JpegDecoder;
 
 const AT_ONCE: usize = 8;
 const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
-const SETTINGS: [&str; 5] = ["cpu:320", "openvino:320", "openvino-bf16:320", "cpu:640", "auto:640"];
+const REFERENCE: &str = "cpu:320";
+const SETTINGS: [&str; 4] = ["openvino:320", "openvino-bf16:320", "cpu:640", "auto:640"];
 /// Strangers looked at for each pair of mates.
 const STRANGERS: usize = 20;
 const FALSE_MATCHES: f64 = 1e-4;
@@ -58,24 +62,31 @@ fn main() -> Result<(), Box<dyn Error>> {
         "{:<20} {:>8} {:>8} {:>8} {:>8} {:>10} {:>8} {:>8}",
         "setting", "least", "1 %", "mean", "no face", "accuracy", "points", "TMR"
     );
-    let reference = embed("cpu:320", &models_dir, &pictures)?;
+    let reference = embed(REFERENCE, &models_dir, &pictures)?;
     let base = Verification::of(&pictures, &reference);
+    print(REFERENCE, (&reference, &base), (&reference, &base));
     for setting in settings {
         let found = embed(setting, &models_dir, &pictures)?;
         let verification = Verification::of(&pictures, &found);
-        let cosines = agreement(&reference, &found);
-        let missing = found.iter().filter(|found| found.is_none()).count();
-        println!(
-            "{setting:<20} {:>8.4} {:>8.4} {:>8.4} {missing:>8} {:>8.3} % {:>8.3} {:>6.2} %",
-            cosines.first().copied().unwrap_or(0.0),
-            cosines.get(cosines.len() / 100).copied().unwrap_or(0.0),
-            cosines.iter().sum::<f32>() / cosines.len().max(1) as f32,
-            100.0 * verification.accuracy,
-            100.0 * (verification.accuracy - base.accuracy),
-            100.0 * verification.mates_found,
-        );
+        print(setting, (&found, &verification), (&reference, &base));
     }
     Ok(())
+}
+
+type Measured<'a> = (&'a [Option<Embedding>], &'a Verification);
+
+fn print(setting: &str, (found, verification): Measured<'_>, (reference, base): Measured<'_>) {
+    let cosines = agreement(reference, found);
+    let missing = found.iter().filter(|found| found.is_none()).count();
+    println!(
+        "{setting:<20} {:>8.4} {:>8.4} {:>8.4} {missing:>8} {:>8.3} % {:>8.3} {:>6.2} %",
+        cosines.first().copied().unwrap_or(0.0),
+        cosines.get(cosines.len() / 100).copied().unwrap_or(0.0),
+        cosines.iter().sum::<f32>() / cosines.len().max(1) as f32,
+        100.0 * verification.accuracy,
+        100.0 * (verification.accuracy - base.accuracy),
+        100.0 * verification.mates_found,
+    );
 }
 
 /// A photo or a view of one.
@@ -88,24 +99,21 @@ struct Picture {
 }
 
 fn pictures(models_dir: &Path) -> Result<Vec<Picture>, Box<dyn Error>> {
-    let mut people: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
-    let faces = std::env::var_os("ASSENT_FACES").map(PathBuf::from);
-    let own = models_dir.join("research/photos");
-    let folders = match &faces {
-        Some(root) => std::fs::read_dir(root)?.map(|e| e.map(|e| e.path())).collect(),
-        None => Ok(vec![own]),
-    };
-    for folder in folders?.into_iter().filter(|path| path.is_dir()) {
-        for photo in std::fs::read_dir(&folder)? {
-            let photo = photo?.path();
-            let person = if faces.is_some() { folder.clone() } else { photo.clone() };
-            people.entry(person).or_default().push(photo);
+    let people = match std::env::var_os("ASSENT_FACES") {
+        Some(root) => {
+            let mut people = faces::people(Path::new(&root))?;
+            people.retain(|photos| photos.len() > 1);
+            people
         }
-    }
-    people.retain(|_, photos| faces.is_none() || photos.len() > 1);
+        // One photo of each person.
+        None => faces::people(&models_dir.join("research"))?
+            .concat()
+            .into_iter()
+            .map(|photo| vec![photo])
+            .collect(),
+    };
     let mut pictures = Vec::new();
-    for (person, mut photos) in people.into_values().enumerate() {
-        photos.sort();
+    for (person, photos) in people.into_iter().enumerate() {
         for (photo, path) in photos.iter().enumerate() {
             let Ok(picture) = decode(&std::fs::read(path)?, person, photo) else { continue };
             pictures.extend(views(&picture)?);

@@ -10,6 +10,8 @@
 
 #![expect(clippy::print_stdout, reason = "it is a report")]
 
+mod faces;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -54,17 +56,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn photos(models_dir: &Path, limit: usize) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     let own = models_dir.join("research");
     let root = std::env::var_os("ASSENT_FACES").map_or(own, PathBuf::from);
-    let mut paths = Vec::new();
-    for person in std::fs::read_dir(root)? {
-        let person = person?.path();
-        if person.is_dir() {
-            for photo in std::fs::read_dir(person)? {
-                paths.push(photo?.path());
-            }
-        }
-    }
+    let mut paths = faces::people(&root)?.concat();
     paths.retain(|path| path.extension().is_some_and(|kind| kind == "jpg"));
-    paths.sort();
     Ok(paths.iter().take(limit).map(std::fs::read).collect::<Result<_, _>>()?)
 }
 

@@ -7,6 +7,8 @@
 #![expect(clippy::print_stdout, reason = "a bench prints its table")]
 #![expect(unsafe_code, reason = "the allocators are compared by one that is either")]
 
+mod faces;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -141,7 +143,7 @@ async fn measure(running: &Running, faces: &Path) -> Fallible<()> {
         // Many callers play one gate: none of their frames is a newer one of another's.
         .replace("\ncomparison = ", "\nnewest_frame_wins = false\ncomparison = ");
     client.apply_policy(proto::ApplyPolicyRequest { toml, dry_run: false }).await?;
-    let people = people(faces)?;
+    let people = faces::people(faces)?;
     let begun = Instant::now();
     let enrolled = enrol(&client, &people).await?;
     let rate = per_second(enrolled, begun.elapsed());
@@ -190,19 +192,6 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
     values.get(half).map_or(0.0, |upper| f64::midpoint(values[(values.len() - 1) / 2], *upper))
-}
-
-/// The photos of each person, in order.
-fn people(folder: &Path) -> Fallible<Vec<Vec<PathBuf>>> {
-    let sorted = |folder: &Path| -> std::io::Result<Vec<PathBuf>> {
-        let mut entries = std::fs::read_dir(folder)?
-            .map(|e| Ok(e?.path()))
-            .collect::<std::io::Result<Vec<_>>>()?;
-        entries.sort();
-        Ok(entries)
-    };
-    let folders = sorted(folder)?.into_iter().filter(|path| path.is_dir());
-    Ok(folders.map(|path| sorted(&path)).collect::<Result<_, _>>()?)
 }
 
 async fn enrol(client: &Client, people: &[Vec<PathBuf>]) -> Fallible<usize> {

@@ -123,25 +123,26 @@ pub(super) fn check(
     })
 }
 
+/// The provider that embeds fastest among those that agree.
 fn fastest(table: &[Candidate]) -> Provider {
-    let speed = |candidate: &Candidate| match candidate.trial {
-        Trial::Runs { faces_per_second, agreement, .. } if agreement >= AGREEMENT => {
-            faces_per_second
-        }
-        Trial::Runs { .. } | Trial::Fails { .. } => 0.0,
-    };
-    let best = table.iter().max_by(|a, b| speed(a).total_cmp(&speed(b)));
-    best.map_or(REFERENCE, |candidate| candidate.provider)
+    best(table, |faces_per_second, _| faces_per_second)
 }
 
 /// The provider that finds faces fastest among those whose embeddings agree.
 pub(super) fn fastest_detector(table: &[Candidate]) -> Provider {
-    let time = |candidate: &Candidate| match candidate.trial {
-        Trial::Runs { detector_ms, agreement, .. } if agreement >= AGREEMENT => detector_ms,
-        Trial::Runs { .. } | Trial::Fails { .. } => f32::INFINITY,
-    };
-    let best = table.iter().min_by(|a, b| time(a).total_cmp(&time(b)));
-    best.map_or(REFERENCE, |candidate| candidate.provider)
+    best(table, |_, detector_ms| -detector_ms)
+}
+
+/// The provider that agrees and has the highest `score` of its faces a second and its
+/// milliseconds a detection.
+fn best(table: &[Candidate], score: impl Fn(f32, f32) -> f32) -> Provider {
+    let scores = table.iter().filter_map(|candidate| match candidate.trial {
+        Trial::Runs { faces_per_second, agreement, detector_ms } if agreement >= AGREEMENT => {
+            Some((candidate.provider, score(faces_per_second, detector_ms)))
+        }
+        Trial::Runs { .. } | Trial::Fails { .. } => None,
+    });
+    scores.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(REFERENCE, |(provider, _)| provider)
 }
 
 /// What trials need.
@@ -193,19 +194,18 @@ impl Trials<'_> {
     fn embed(&self, provider: Provider) -> Result<(Vec<Embedding>, f32), ChoiceError> {
         let (embeddings, mut recogniser) = embed_probes(self.runtime, self.pack, provider)?;
         let probes = probes::crops();
-        let runs = per_second(|| recogniser.embed(&probes).map(|_| ()), provider)?;
+        let runs = per_second(provider, MEASURED, || recogniser.embed(&probes))?;
         #[expect(clippy::cast_precision_loss, reason = "eight")]
         let faces = probes::COUNT as f32;
         Ok((embeddings, runs * faces))
     }
 
     fn detector_ms(&self, provider: Provider) -> Result<f32, ChoiceError> {
-        let session = self.runtime.session(&self.pack.detector_model, provider, 1)?;
-        let mut detector = Detector::new(session, &self.pack.detector, self.detector_size);
-        let failed = |source| ChoiceError::Inference { provider, source };
-        detector.warm().map_err(failed)?;
-        let picture = Image::black(self.detector_size, self.detector_size);
-        Ok(1000.0 / per_second(|| detector.detect(&picture).map(|_| ()), provider)?)
+        let side = self.detector_size;
+        let mut detector = Detector::load(self.runtime, self.pack, provider, 1, side)?;
+        detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
+        let picture = Image::black(side, side);
+        Ok(1000.0 / per_second(provider, MEASURED, || detector.detect(&picture))?)
     }
 }
 
@@ -219,8 +219,7 @@ fn embed_probes(
     pack: &ModelPack,
     provider: Provider,
 ) -> Result<(Vec<Embedding>, Recogniser), ChoiceError> {
-    let session = runtime.session(&pack.recogniser_model, provider, 1)?;
-    let mut recogniser = Recogniser::new(session, &pack.recogniser);
+    let mut recogniser = Recogniser::load(runtime, pack, provider, 1)?;
     let embeddings = recogniser
         .embed(&probes::crops())
         .map_err(|source| ChoiceError::Inference { provider, source })?;
@@ -241,13 +240,14 @@ fn agreement(
     Ok(agreement)
 }
 
-/// How often `work` is done a second.
-fn per_second(
-    mut work: impl FnMut() -> Result<(), InferenceError>,
+/// How often `provider` does `work` a second, found out in `time`.
+pub(super) fn per_second<T>(
     provider: Provider,
+    time: Duration,
+    mut work: impl FnMut() -> Result<T, InferenceError>,
 ) -> Result<f32, ChoiceError> {
     let (start, mut runs) = (Instant::now(), 0_u16);
-    while start.elapsed() < MEASURED {
+    while start.elapsed() < time {
         work().map_err(|source| ChoiceError::Inference { provider, source })?;
         runs += 1;
     }

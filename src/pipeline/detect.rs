@@ -8,8 +8,8 @@ use ort::session::Session;
 use super::frame::{Image, Picture};
 use super::geometry::{Face, Point};
 use super::letterbox::{self, Fit};
-use super::pack::DetectorSpec;
-use super::runtime::{InferenceError, Tensor};
+use super::pack::{DetectorSpec, ModelPack};
+use super::runtime::{InferenceError, Provider, Runtime, RuntimeError, Tensor};
 
 /// Most candidates that are compared with each other: a bound on the work, far above what a gate
 /// sees.
@@ -31,11 +31,19 @@ pub(super) struct Detector {
 }
 
 impl Detector {
-    /// `side` is the largest input's width and height: one of the pack's sizes.
-    pub(super) fn new(session: Session, spec: &DetectorSpec, side: usize) -> Self {
-        let input = Tensor::new([1, 3, side, side]);
+    /// The pack's detector on `provider`, computing with `threads`. `side` is the largest input's
+    /// width and height: one of the pack's sizes.
+    pub(super) fn load(
+        runtime: &Runtime,
+        pack: &ModelPack,
+        provider: Provider,
+        threads: usize,
+        side: usize,
+    ) -> Result<Self, RuntimeError> {
+        let session = runtime.session(&pack.detector_model, provider, threads)?;
+        let (input, spec) = (Tensor::new([1, 3, side, side]), pack.detector.clone());
         let sides = spec.sizes_up_to(side);
-        Self { session, spec: spec.clone(), sides, input, used: BTreeSet::new() }
+        Ok(Self { session, spec, sides, input, used: BTreeSet::new() })
     }
 
     /// The faces of `image`, strongest first. A frame that a smaller input holds as it is goes into

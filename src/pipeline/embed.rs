@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ort::session::Session;
 
 use super::frame::{CROP, CROP_BYTES};
-use super::pack::RecogniserSpec;
-use super::runtime::{InferenceError, Tensor};
+use super::pack::{ModelPack, RecogniserSpec};
+use super::runtime::{InferenceError, Provider, Runtime, RuntimeError, Tensor};
 use crate::types::Embedding;
 
 /// A recogniser session with an input buffer for the largest batch.
@@ -20,9 +20,16 @@ pub(super) struct Recogniser {
 }
 
 impl Recogniser {
-    pub(super) fn new(session: Session, spec: &RecogniserSpec) -> Self {
-        let input = Tensor::new([1, 3, CROP, CROP]);
-        Self { session, spec: spec.clone(), input, used: BTreeSet::new() }
+    /// The pack's recogniser on `provider`, computing with `threads`.
+    pub(super) fn load(
+        runtime: &Runtime,
+        pack: &ModelPack,
+        provider: Provider,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        let session = runtime.session(&pack.recogniser_model, provider, threads)?;
+        let (input, spec) = (Tensor::new([1, 3, CROP, CROP]), pack.recogniser.clone());
+        Ok(Self { session, spec, input, used: BTreeSet::new() })
     }
 
     /// One embedding for each crop of 112 x 112 RGB, in order.

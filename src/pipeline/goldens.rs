@@ -157,8 +157,7 @@ fn worst_landmark(provider: Provider) -> f32 {
     let pack = ModelPack::load(&models.join("research")).unwrap();
     let mut worst = 0.0_f32;
     for size in [320, 640] {
-        let session = runtime.session(&pack.detector_model, provider, 1).unwrap();
-        let mut detector = Detector::new(session, &pack.detector, size as usize);
+        let mut detector = Detector::load(&runtime, &pack, provider, 1, size as usize).unwrap();
         for golden in Golden::all().iter().filter(|golden| golden.detector_size == size) {
             let image = golden.image(&models);
             let faces = detector.detect(&image).unwrap();
@@ -201,8 +200,8 @@ fn the_drawn_probes_are_told_apart_and_tell_precisions_apart() {
     let runtime = Runtime::load(&models, None).unwrap();
     let pack = ModelPack::load(&models.join("research")).unwrap();
     let embed = |provider| {
-        let session = runtime.session(&pack.recogniser_model, provider, 1).unwrap();
-        Recogniser::new(session, &pack.recogniser).embed(&probes::crops()).unwrap()
+        let mut recogniser = Recogniser::load(&runtime, &pack, provider, 1).unwrap();
+        recogniser.embed(&probes::crops()).unwrap()
     };
     let reference = embed(Provider::Cpu);
     for (i, a) in reference.iter().enumerate() {

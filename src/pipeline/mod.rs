@@ -52,7 +52,7 @@ mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -313,9 +313,11 @@ fn warm(parts: &Parts<'_>) -> Result<Vec<ModelStages>, ChoiceError> {
             scope.spawn(|| ModelStages::warm(parts, wide))
         };
         let loading: Vec<_> = (0..parts.settings.workers()).map(|_| one()).collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        loading.into_iter().map(join).collect()
+        loading.into_iter().map(joined).collect()
     })
+}
+
+/// What `thread` made; its panic goes on here.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -79,9 +79,7 @@ impl Models {
     fn warm(parts: &Parts<'_>, threads: usize, batch_sizes: &[usize]) -> Result<Self, ChoiceError> {
         let plan = parts.plan;
         let detector = parts.detector(plan.detector, threads)?;
-        let session =
-            parts.runtime.session(&parts.pack.recogniser_model, plan.recogniser, threads)?;
-        let mut recogniser = Recogniser::new(session, &parts.pack.recogniser);
+        let mut recogniser = Recogniser::load(parts.runtime, parts.pack, plan.recogniser, threads)?;
         recogniser
             .warm(batch_sizes)
             .map_err(|source| ChoiceError::Inference { provider: plan.recogniser, source })?;
@@ -104,9 +102,8 @@ pub(super) struct Parts<'a> {
 
 impl Parts<'_> {
     fn detector(&self, provider: Provider, threads: usize) -> Result<Detector, ChoiceError> {
-        let session = self.runtime.session(&self.pack.detector_model, provider, threads)?;
         let side = self.settings.detector_size as usize;
-        let mut detector = Detector::new(session, &self.pack.detector, side);
+        let mut detector = Detector::load(self.runtime, self.pack, provider, threads, side)?;
         detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
         Ok(detector)
     }

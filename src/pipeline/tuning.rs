@@ -7,17 +7,17 @@
 //! - What was kept on another machine, or for other models or settings, is measured again.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::StartError;
 use super::choice::{self, Candidate, ChoiceError};
 use super::embed::Recogniser;
 use super::pack::ModelPack;
 use super::probes;
 use super::runtime::{Provider, Runtime};
 use super::settings::{PipelineSettings, ProviderChoice};
+use super::{StartError, joined};
 
 /// How long each batch size is timed.
 const MEASURED: Duration = Duration::from_millis(100);
@@ -136,7 +136,7 @@ fn kept(file: &Path, circumstances: &Circumstances) -> Option<Plan> {
 }
 
 /// Measures providers, then batch sizes, then whether all cores help a lone face.
-pub(super) fn measure(
+fn measure(
     runtime: &Runtime,
     pack: &ModelPack,
     settings: &PipelineSettings,
@@ -222,20 +222,19 @@ fn sizes_that_pay(measured: &[(usize, f32)]) -> Vec<usize> {
 }
 
 /// Times one provider's recogniser.
-pub(super) struct Bench<'a> {
-    pub(super) runtime: &'a Runtime,
-    pub(super) pack: &'a ModelPack,
-    pub(super) provider: Provider,
+struct Bench<'a> {
+    runtime: &'a Runtime,
+    pack: &'a ModelPack,
+    provider: Provider,
 }
 
 impl Bench<'_> {
     fn recogniser(&self, threads: usize) -> Result<Recogniser, ChoiceError> {
-        let session = self.runtime.session(&self.pack.recogniser_model, self.provider, threads)?;
-        Ok(Recogniser::new(session, &self.pack.recogniser))
+        Ok(Recogniser::load(self.runtime, self.pack, self.provider, threads)?)
     }
 
     /// Faces a second of `sessions` single-threaded sessions side by side, by batch size.
-    pub(super) fn throughput(
+    fn throughput(
         &self,
         sessions: usize,
         sizes: &[usize],
@@ -249,10 +248,7 @@ impl Bench<'_> {
             let rates = std::thread::scope(|scope| {
                 let rate = |recogniser| scope.spawn(|| self.rate(recogniser, &crops, time));
                 let timed: Vec<_> = recognisers.iter_mut().map(rate).collect();
-                let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-                };
-                timed.into_iter().map(join).collect::<Result<Vec<f32>, ChoiceError>>()
+                timed.into_iter().map(joined).collect::<Result<Vec<f32>, ChoiceError>>()
             })?;
             table.push((*size, rates.into_iter().sum()));
         }
@@ -260,7 +256,7 @@ impl Bench<'_> {
     }
 
     /// Faces a second, one after the other, of one session with `threads`.
-    pub(super) fn alone(&self, threads: usize, time: Duration) -> Result<f32, ChoiceError> {
+    fn alone(&self, threads: usize, time: Duration) -> Result<f32, ChoiceError> {
         let mut recogniser = self.recogniser(threads)?;
         self.rate(&mut recogniser, &probes::crops()[..1], time)
     }
@@ -272,17 +268,11 @@ impl Bench<'_> {
         time: Duration,
     ) -> Result<f32, ChoiceError> {
         let provider = self.provider;
-        let failed = |source| ChoiceError::Inference { provider, source };
         // The first compiles.
-        recogniser.embed(crops).map_err(failed)?;
-        let (start, mut runs) = (Instant::now(), 0_u16);
-        while start.elapsed() < time {
-            recogniser.embed(crops).map_err(failed)?;
-            runs += 1;
-        }
+        recogniser.embed(crops).map_err(|source| ChoiceError::Inference { provider, source })?;
         #[expect(clippy::cast_precision_loss, reason = "at most 128")]
-        let faces = f32::from(runs) * crops.len() as f32;
-        Ok(faces / start.elapsed().as_secs_f32())
+        let faces = crops.len() as f32;
+        Ok(faces * choice::per_second(provider, time, || recogniser.embed(crops))?)
     }
 }
 
@@ -303,24 +293,26 @@ mod tests {
         assert_eq!(sizes_that_pay(&[(1, 100.0), (2, 90.0), (4, 150.0)]), [1, 2, 4]);
     }
 
-    fn settings(file: &Path) -> PipelineSettings {
-        PipelineSettings {
+    /// Settings whose file lies in `place`, and what a plan is made with.
+    fn parts(place: &Path) -> (PathBuf, PipelineSettings, Runtime, ModelPack) {
+        let file = place.join("tuning.json");
+        let settings = PipelineSettings {
             models_dir: models(),
             provider: ProviderChoice::Named(Provider::Cpu),
             workers: Some(1),
             max_batch: 2,
-            tuning_file: Some(file.to_path_buf()),
+            tuning_file: Some(file.clone()),
             ..PipelineSettings::default()
-        }
+        };
+        let runtime = Runtime::load(&settings.models_dir, None).unwrap();
+        let pack = ModelPack::load(&settings.models_dir.join("research")).unwrap();
+        (file, settings, runtime, pack)
     }
 
     #[test]
     fn what_was_measured_is_kept_and_only_for_its_circumstances() {
         let place = tempfile::tempdir().unwrap();
-        let file = place.path().join("tuning.json");
-        let settings = settings(&file);
-        let runtime = Runtime::load(&settings.models_dir, None).unwrap();
-        let pack = ModelPack::load(&settings.models_dir.join("research")).unwrap();
+        let (file, settings, runtime, pack) = parts(place.path());
         let (measured, unkept) = plan(&runtime, &pack, &settings).unwrap();
         assert_eq!(measured.recogniser, Provider::Cpu);
         assert!(measured.faces_per_second.iter().all(|(_, rate)| *rate > 0.0));
@@ -342,10 +334,7 @@ mod tests {
     #[test]
     fn a_plan_that_no_measurement_makes_is_not_taken() {
         let place = tempfile::tempdir().unwrap();
-        let file = place.path().join("tuning.json");
-        let settings = settings(&file);
-        let runtime = Runtime::load(&settings.models_dir, None).unwrap();
-        let pack = ModelPack::load(&settings.models_dir.join("research")).unwrap();
+        let (file, settings, runtime, pack) = parts(place.path());
         let circumstances = Circumstances::of(&runtime, &pack, &settings);
         for (batch_sizes, taken) in [
             (vec![1, 2], true),

@@ -6,8 +6,8 @@ use rustix::process::{
 
 use crate::memory;
 
-/// A small C heap, no core dumps, no ptrace by others, and as much lockable memory as the system allows. Each step
-/// that the system refuses is logged; none is fatal.
+/// A small C heap, no core dumps, no ptrace by others, and as much lockable memory as the system
+/// allows. Each step that the system refuses is logged; none is fatal.
 pub fn harden() {
     memory::gather();
     let none = Rlimit { current: Some(0), maximum: Some(0) };
