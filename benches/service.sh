@@ -101,7 +101,8 @@ END
     if [[ ! -f $1/enrolled ]]; then
         "$assent" apply "$1/policy.toml"
         # A photo in which no face is found is refused, and the rest is enrolled.
-        "$assent" enroll --from "$1/first" "${consent[@]}" >"$1/enrolled" || [[ $? -eq 1 ]]
+        "$assent" enroll --from "$1/first" "${consent[@]}" >"$1/enrolling" || [[ $? -eq 1 ]]
+        mv "$1/enrolling" "$1/enrolled"
         tail -n 1 "$1/enrolled"
     fi
     "$assent" status
