@@ -1,9 +1,9 @@
 //! Verify: one probe, one gate, one decision.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::{Engine, Probe, ProbeFault};
 use crate::consent::{Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent};
@@ -352,7 +352,7 @@ impl Engine {
         }
     }
 
-    /// 1:N, on this thread when it is short and on a blocking one when it is not: the `k` best
+    /// 1:N, on this thread when it is short and on another one when it is not: the `k` best
     /// templates that reach `floor`.
     pub(super) async fn search(
         &self,
@@ -365,12 +365,12 @@ impl Engine {
         if self.index.is_brief(grant, floor) {
             return Ok(self.index.search(grant, &Query { probe: &probe, k, floor }, now)?);
         }
-        let (index, grant) = (Arc::clone(&self.index), grant.clone());
-        let task = move || index.search(&grant, &Query { probe: &probe, k, floor }, now);
-        match tokio::task::spawn_blocking(task).await {
-            Ok(found) => Ok(found?),
-            Err(_panicked) => Err(VerifyError::Internal),
-        }
+        let (tell, told) = oneshot::channel();
+        let done = Box::new(move |found| drop(tell.send(found)));
+        let pool = |work| drop(tokio::task::spawn_blocking(work));
+        self.index.search_on(pool, grant, &Query { probe: &probe, k, floor }, now, done);
+        // Nobody tells when a search panicked.
+        told.await.map_or(Err(VerifyError::Internal), |found| Ok(found?))
     }
 
     /// The best candidate above the threshold that may still match: consent, expiry and slot are

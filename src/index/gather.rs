@@ -13,12 +13,12 @@
 //! ```
 //!
 //! # Invariants
-//! - At most one batch runs; its leader is one of the callers, so there is no thread to own.
+//! - At most one batch runs; its leader is a thread that a caller lends, so there is none to own.
 //! - Every caller gets an answer, or hears that the batch failed: a panic of the leader fails its
 //!   batch alone, and the lead goes on to the next in the queue.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 
 /// Where calls meet. `Q` is what they ask, `A` what they get.
 pub(super) struct Gather<Q, A> {
@@ -28,26 +28,37 @@ pub(super) struct Gather<Q, A> {
 
 struct Meeting<Q, A> {
     led: bool,
-    queue: VecDeque<Arc<Call<Q, A>>>,
+    queue: VecDeque<Call<Q, A>>,
 }
 
 struct Call<Q, A> {
     query: Q,
-    fate: Mutex<Fate<A>>,
-    changed: Condvar,
+    caller: Caller<A>,
 }
 
-enum Fate<A> {
-    Waiting,
+/// Hears what becomes of a call: its fate once, and perhaps before that it has to lead. It is told
+/// under the lock of the meeting, so it must not call back.
+pub(super) type Caller<A> = Box<dyn FnMut(Told<A>) + Send>;
+
+/// What a caller hears.
+pub(super) enum Told<A> {
+    /// To call [`Gather::lead`].
     Leads,
-    Answered(A),
-    Failed,
-    Taken,
+    Fate(Result<A, BatchFailed>),
 }
 
 /// The batch that this call was part of failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchFailed;
+
+/// How long a caller leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Term {
+    /// One batch: the leader waits for an answer of its own.
+    Batch,
+    /// Until nobody waits: the leader is a thread that has nothing else to do.
+    Open,
+}
 
 impl<Q, A> Gather<Q, A> {
     /// Batches hold at most `most` calls.
@@ -64,29 +75,46 @@ impl<Q, A> Gather<Q, A> {
         &self,
         query: Q,
         answer: impl Fn(&[&Q]) -> Vec<A>,
-    ) -> Result<A, BatchFailed> {
-        let call =
-            Arc::new(Call { query, fate: Mutex::new(Fate::Waiting), changed: Condvar::new() });
-        let mut meeting = self.meeting();
-        meeting.queue.push_back(Arc::clone(&call));
-        let idle = !std::mem::replace(&mut meeting.led, true);
-        drop(meeting);
-        if idle || call.wait_until_told() {
-            self.lead(&answer);
+    ) -> Result<A, BatchFailed>
+    where
+        A: Send + 'static,
+    {
+        let (tell, told) = mpsc::channel();
+        if self.join(query, Box::new(move |what| drop(tell.send(what)))) {
+            self.lead(Term::Batch, &answer);
         }
-        call.take()
+        loop {
+            match told.recv() {
+                Ok(Told::Leads) => self.lead(Term::Batch, &answer),
+                Ok(Told::Fate(fate)) => return fate,
+                Err(_gone) => return Err(BatchFailed),
+            }
+        }
     }
 
-    /// Answers the front of the queue, the leader among it, and hands the lead on.
-    fn lead(&self, answer: impl Fn(&[&Q]) -> Vec<A>) {
+    /// Joins the queue. Where this says so nobody leads, and whoever joined has to, on any thread.
+    #[must_use]
+    pub(super) fn join(&self, query: Q, caller: Caller<A>) -> bool {
+        let mut meeting = self.meeting();
+        meeting.queue.push_back(Call { query, caller });
+        !std::mem::replace(&mut meeting.led, true)
+    }
+
+    /// Answers who waits at the front of the queue, then hands the lead on.
+    pub(super) fn lead(&self, term: Term, answer: impl Fn(&[&Q]) -> Vec<A>) {
+        let _lead = Lead(self);
+        loop {
+            self.next_batch().answer(&answer);
+            if term == Term::Batch || self.meeting().queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn next_batch(&self) -> Batch<Q, A> {
         let mut meeting = self.meeting();
         let count = meeting.queue.len().min(self.most);
-        let batch = Batch { gather: self, calls: meeting.queue.drain(..count).collect() };
-        drop(meeting);
-        let queries: Vec<&Q> = batch.calls.iter().map(|call| &call.query).collect();
-        for (call, answer) in batch.calls.iter().zip(answer(&queries)) {
-            call.tell(Fate::Answered(answer));
-        }
+        Batch(meeting.queue.drain(..count).collect())
     }
 
     fn meeting(&self) -> MutexGuard<'_, Meeting<Q, A>> {
@@ -95,60 +123,43 @@ impl<Q, A> Gather<Q, A> {
     }
 }
 
-/// A batch at work. However it ends, nobody is left waiting.
-struct Batch<'a, Q, A> {
-    gather: &'a Gather<Q, A>,
-    calls: Vec<Arc<Call<Q, A>>>,
-}
+/// The lead. However it ends, somebody else has it, or nobody waits.
+struct Lead<'a, Q, A>(&'a Gather<Q, A>);
 
-impl<Q, A> Drop for Batch<'_, Q, A> {
+impl<Q, A> Drop for Lead<'_, Q, A> {
     fn drop(&mut self) {
-        for call in &self.calls {
-            call.fail_unless_answered();
-        }
-        let mut meeting = self.gather.meeting();
-        match meeting.queue.front() {
-            Some(next) => next.tell(Fate::Leads),
+        let mut meeting = self.0.meeting();
+        match meeting.queue.front_mut() {
+            Some(next) => (next.caller)(Told::Leads),
             None => meeting.led = false,
         }
     }
 }
 
-impl<Q, A> Call<Q, A> {
-    /// Whether the call is to lead; otherwise its fate is decided.
-    fn wait_until_told(&self) -> bool {
-        let waiting = |fate: &mut Fate<A>| matches!(fate, Fate::Waiting);
-        let told = self.changed.wait_while(self.fate(), waiting);
-        matches!(*told.unwrap_or_else(PoisonError::into_inner), Fate::Leads)
-    }
+/// Calls at work. However it ends, each of them is told.
+struct Batch<Q, A>(VecDeque<Call<Q, A>>);
 
-    fn tell(&self, fate: Fate<A>) {
-        *self.fate() = fate;
-        self.changed.notify_one();
-    }
-
-    fn fail_unless_answered(&self) {
-        let answered = matches!(*self.fate(), Fate::Answered(_) | Fate::Taken);
-        if !answered {
-            self.tell(Fate::Failed);
+impl<Q, A> Batch<Q, A> {
+    fn answer(mut self, answer: impl Fn(&[&Q]) -> Vec<A>) {
+        let queries: Vec<&Q> = self.0.iter().map(|call| &call.query).collect();
+        for answer in answer(&queries) {
+            let Some(mut call) = self.0.pop_front() else { return };
+            (call.caller)(Told::Fate(Ok(answer)));
         }
     }
+}
 
-    fn take(&self) -> Result<A, BatchFailed> {
-        match std::mem::replace(&mut *self.fate(), Fate::Taken) {
-            Fate::Answered(answer) => Ok(answer),
-            Fate::Waiting | Fate::Leads | Fate::Failed | Fate::Taken => Err(BatchFailed),
+impl<Q, A> Drop for Batch<Q, A> {
+    fn drop(&mut self) {
+        for mut call in self.0.drain(..) {
+            (call.caller)(Told::Fate(Err(BatchFailed)));
         }
-    }
-
-    fn fate(&self) -> MutexGuard<'_, Fate<A>> {
-        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
+    use std::sync::{Arc, Barrier};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -213,6 +224,31 @@ mod tests {
         });
         assert!(failed);
         assert_eq!(gather.call(2, |batch| batch.iter().map(|n| **n).collect()), Ok(2));
+    }
+
+    /// Who waits on no thread is answered all the same, and a lead that is handed to one finds a
+    /// thread.
+    #[test]
+    fn callers_without_a_thread_are_answered_by_those_who_lead() {
+        let gather = Arc::new(Gather::new(2));
+        let doubled = |batch: &[&u8]| batch.iter().map(|n| **n * 2).collect::<Vec<u8>>();
+        let (tell, told) = mpsc::channel();
+        let caller = || -> Caller<u8> {
+            let (tell, gather) = (tell.clone(), Arc::clone(&gather));
+            Box::new(move |what| match what {
+                Told::Fate(fate) => tell.send(fate).unwrap(),
+                Told::Leads => {
+                    let gather = Arc::clone(&gather);
+                    std::thread::spawn(move || gather.lead(Term::Open, doubled));
+                }
+            })
+        };
+        assert!(gather.join(1, caller()));
+        assert!((2..8).all(|n| !gather.join(n, caller())));
+        gather.lead(Term::Batch, doubled);
+        let mut answers: Vec<u8> = (1..8).map(|_| told.recv().unwrap().unwrap()).collect();
+        answers.sort_unstable();
+        assert_eq!(answers, [2, 4, 6, 8, 10, 12, 14]);
     }
 
     #[test]

@@ -108,6 +108,7 @@ pub use self::kernel::Kernel;
 pub use self::planner::{GraphOutlook, Plan, PlanSetting, Recall, TARGET_RECALL, Way};
 pub use self::purge::{PendingPurge, Purged};
 pub use self::rotation::RotationKey;
+pub use self::search::{Done, Pool};
 pub use self::settings::{GraphSettings, IndexOptions, IndexSettings, LockMode};
 pub use self::snapshot::{ExportedRow, HEAD_BYTES, Restored, RestoredRow, SavedLinks};
 pub use self::status::{ClassStatus, ControllerStatus, GraphStatus, IndexStatus};

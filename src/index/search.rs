@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::found::{Candidate, Found, Match, Query};
-use super::gather::BatchFailed;
+use super::gather::{BatchFailed, Term, Told};
 use super::planner::{Plan, Route, Way};
 use super::scan::{Search, Spread};
 use super::state::State;
@@ -26,11 +26,56 @@ const SHORT: Duration = Duration::from_micros(400);
 /// Batches that should take more are spread over the cores.
 const SPREAD: Duration = Duration::from_micros(400);
 
-/// A search that waits for company.
+/// Runs work on a thread that may block.
+pub type Pool = fn(Box<dyn FnOnce() + Send>);
+/// Hears the outcome of a search.
+pub type Done = Box<dyn FnOnce(Result<Found, IndexError>) + Send>;
+
+/// A search that may wait for company.
 pub(super) struct Gathered {
     search: Search,
     route: Route,
     cost: Duration,
+}
+
+impl Gathered {
+    fn gathers(&self) -> bool {
+        self.cost > LONE && self.route.way() != Way::Graph
+    }
+}
+
+/// A search whose caller does other things meanwhile.
+struct Errand {
+    index: Arc<Index>,
+    pool: Pool,
+    call: Arc<Gathered>,
+    /// Until it has heard.
+    done: Option<Done>,
+}
+
+impl Errand {
+    fn hear(&mut self, told: Told<Result<Found, IndexError>>) {
+        match told {
+            Told::Leads => self.index.lend_thread(self.pool),
+            Told::Fate(fate) => self.finish(fate.unwrap_or(Err(IndexError::Interrupted))),
+        }
+    }
+
+    fn run_alone(&mut self) {
+        self.finish(self.index.alone(&self.call));
+    }
+
+    fn finish(&mut self, found: Result<Found, IndexError>) {
+        let Some(done) = self.done.take() else { return };
+        match found {
+            Ok(mut found) if self.index.is_to_be_repeated(&self.call) => {
+                let (index, call) = (Arc::clone(&self.index), Arc::clone(&self.call));
+                let repeat = move || done(index.second_opinion(&call, &mut found).map(|()| found));
+                (self.pool)(Box::new(repeat));
+            }
+            found => done(found),
+        }
+    }
 }
 
 impl Index {
@@ -46,26 +91,69 @@ impl Index {
         now: Timestamp,
     ) -> Result<Found, IndexError> {
         debug_assert!(rayon::current_thread_index().is_none(), "no search on a rayon worker");
+        let call = self.call(grant, query, now)?;
+        let mut found = if call.gathers() {
+            let answer = self.gather.call(Arc::clone(&call), |calls| self.answer(calls));
+            answer.map_err(|BatchFailed| IndexError::Interrupted)??
+        } else {
+            self.alone(&call)?
+        };
+        if self.is_to_be_repeated(&call) {
+            self.second_opinion(&call, &mut found)?;
+        }
+        Ok(found)
+    }
+
+    /// As [`Index::search`] for a caller whose thread must not wait: `done` hears the outcome. What
+    /// takes time runs on a thread of `pool`, all searches that gather on one.
+    pub fn search_on(
+        self: &Arc<Self>,
+        pool: Pool,
+        grant: &Grant,
+        query: &Query<'_>,
+        now: Timestamp,
+        done: Done,
+    ) {
+        let call = match self.call(grant, query, now) {
+            Ok(call) => call,
+            Err(fault) => return done(Err(fault)),
+        };
+        let mut errand =
+            Errand { index: Arc::clone(self), pool, call: Arc::clone(&call), done: Some(done) };
+        if !call.gathers() {
+            pool(Box::new(move || errand.run_alone()));
+        } else if self.gather.join(call, Box::new(move |told| errand.hear(told))) {
+            self.lend_thread(pool);
+        }
+    }
+
+    fn lend_thread(self: &Arc<Self>, pool: Pool) {
+        let index = Arc::clone(self);
+        pool(Box::new(move || index.gather.lead(Term::Open, |calls| index.answer(calls))));
+    }
+
+    fn call(
+        &self,
+        grant: &Grant,
+        query: &Query<'_>,
+        now: Timestamp,
+    ) -> Result<Arc<Gathered>, IndexError> {
         self.fits(query.probe)?;
         let probe = self.quantiser.probe(query.probe);
         let state = self.read()?;
         let search = state.search(grant, query, probe, now);
         let (route, cost) = self.planner.route(state.outlook(&search));
-        let call = Arc::new(Gathered { search, route, cost });
-        let mut found = if cost > LONE && route.way() != Way::Graph {
-            drop(state);
-            let answer = self.gather.call(Arc::clone(&call), |calls| self.answer(calls));
-            answer.map_err(|BatchFailed| IndexError::Interrupted)??
-        } else {
-            let found = self.one(&state, &call, Spread::Caller);
-            drop(state);
-            found
-        };
-        telemetry::searched(route.way().name());
-        if route.way() != Way::Exact && self.planner.canary().is_due() {
-            self.second_opinion(&call, &mut found)?;
-        }
-        Ok(found)
+        Ok(Arc::new(Gathered { search, route, cost }))
+    }
+
+    fn alone(&self, call: &Gathered) -> Result<Found, IndexError> {
+        Ok(self.one(&*self.read()?, call, Spread::Caller))
+    }
+
+    /// Counts an answer; whether it is to be repeated exactly.
+    fn is_to_be_repeated(&self, call: &Gathered) -> bool {
+        telemetry::searched(call.route.way().name());
+        call.route.way() != Way::Exact && self.planner.canary().is_due()
     }
 
     /// 1:N through the graph alone, with a given `ef`: for measuring it. Without a graph, or before
