@@ -71,11 +71,7 @@ impl<Q, A> Gather<Q, A> {
     ///
     /// # Errors
     /// The batch panicked.
-    pub(super) fn call(
-        &self,
-        query: Q,
-        answer: impl Fn(&[&Q]) -> Vec<A>,
-    ) -> Result<A, BatchFailed>
+    pub(super) fn call(&self, query: Q, answer: impl Fn(&[&Q]) -> Vec<A>) -> Result<A, BatchFailed>
     where
         A: Send + 'static,
     {
@@ -159,8 +155,8 @@ impl<Q, A> Drop for Batch<Q, A> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Barrier};
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier};
 
     use super::*;
 
