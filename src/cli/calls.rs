@@ -292,7 +292,7 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
     say!("assent {}: {}", status.version, status.state);
     say!("  since     {}", output::time(status.started_at.as_ref()));
     say!("  revision  {}", status.revision);
-    say!("  profile   {}", status.profile);
+    say!("  profile   {}, deployed {}", status.profile, status.deployment);
     say!("  model     {} ({})", status.model_pack, status.model_contract);
     say!("  provider  {}, scan {}", status.provider, status.scan_kernel);
     let lock = if status.arena_locked { "locked" } else { "NOT all locked: raise `ulimit -l`" };
@@ -314,6 +314,10 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
             class.purpose,
             class.scope
         );
+    }
+    for purpose in &status.unassessed {
+        let (controller, why) = (&purpose.controller_id, purpose.standing.replace('_', " "));
+        say!("  NO ENROLMENT for {} by {controller}: impact assessment {why}", purpose.purpose);
     }
     for gate in &status.gate_plans {
         say!("  gate {}: {}", gate.gate_id, gate.reason);

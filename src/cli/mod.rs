@@ -1,5 +1,5 @@
 //! The command line: each command is a client of the service, but for `serve`, `demo`,
-//! `check-config`, `models`, `keys`, `restore`, `audit verify` and `receipt verify`, which run here.
+//! `check-config`, `profile`, `models`, `keys`, `restore`, `audit verify` and `receipt verify`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
 
@@ -21,6 +21,7 @@ mod exit;
 mod keys;
 mod models;
 mod output;
+mod profile;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -47,7 +48,7 @@ enum Command {
     CheckConfig(serve::ServeArgs),
     /// Run the whole story on this machine: enrol, match, refuse, withdraw
     Demo(demo::DemoArgs),
-    /// Apply controllers, notices and gates from a TOML file
+    /// Apply controllers, notices, impact assessments and gates from a TOML file
     Apply(calls::ApplyArgs),
     /// Print a notice and its digest, which consent records must name
     Notice(calls::NoticeArgs),
@@ -61,6 +62,9 @@ enum Command {
     Describe(calls::DescribeArgs),
     /// Say what the service is doing
     Status(calls::StatusArgs),
+    /// Say what the rules of a policy profile are and where they come from
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -89,6 +93,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Serve(args) => serve::serve(&args),
         Command::CheckConfig(args) => serve::check(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Profile(command) => profile::run(&command, json),
         Command::Models(command) => models::run(&command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Backup(args) => block_on(backup::backup(&args, json)),

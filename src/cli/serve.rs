@@ -18,7 +18,7 @@ pub(super) struct ServeArgs {
     /// Configuration file (TOML); docs/configuration.md lists every field
     #[arg(long, env = "ASSENT_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Policy profile: cn or open
+    /// Policy profile: cn, eu, us-il, us-tx or open
     #[arg(long, env = "ASSENT_PROFILE")]
     profile: Option<String>,
     /// Directory of the store
@@ -76,6 +76,7 @@ pub(super) fn check(args: &ServeArgs) -> Outcome {
     };
     say!("configuration is valid");
     say!("  profile   {}", settings.profile.name);
+    say!("  deployed  {}", settings.deployment.as_str());
     say!("  gRPC      {} ({security})", settings.grpc);
     match settings.metrics {
         Some(address) => say!("  metrics   {address}"),

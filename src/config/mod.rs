@@ -21,7 +21,7 @@ pub use raw::{
 };
 use raw::{LEAST_RETENTION_DAYS, RawKeys, RawTls};
 
-use crate::consent::{Profile, UnknownProfile};
+use crate::consent::{DeploymentMode, Profile, UnknownProfile};
 use crate::crypto::cell::{CellPlace, TokenPlace};
 use crate::engine::SnapshotSettings;
 use crate::index::{GraphSettings, IndexOptions, PlanSetting};
@@ -54,6 +54,8 @@ pub enum Security {
 pub struct Settings {
     /// The rules in force.
     pub profile: Profile,
+    /// Where templates and probes travel.
+    pub deployment: DeploymentMode,
     /// Directory of the embedded store.
     pub data_dir: PathBuf,
     /// Where the root key is kept.
@@ -255,6 +257,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     };
     Ok(Settings {
         profile,
+        deployment: raw.deployment,
         audit_retention_days,
         key_mirror,
         data_dir: raw.data_dir,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::consent::DeploymentMode;
 use crate::index::IndexOptions;
 use crate::pipeline::{PipelineSettings, ProviderChoice};
 use crate::service::CallerRule;
@@ -24,8 +25,10 @@ const METRICS_PORT: u16 = 9464;
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawConfig {
-    /// Policy profile: "cn" or "open".
+    /// Policy profile: "cn", "eu", "us-il", "us-tx" or "open".
     pub profile: String,
+    /// Where templates and probes travel: "on_device", "site_lan" or "internet".
+    pub deployment: DeploymentMode,
     /// Directory of the embedded store.
     pub data_dir: PathBuf,
     /// File of the root key; keep it out of the data directory's backups.
@@ -60,6 +63,7 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             profile: "cn".to_owned(),
+            deployment: DeploymentMode::default(),
             data_dir: PathBuf::from("data"),
             root_key: None,
             keys: RawKeys::default(),

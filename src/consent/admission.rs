@@ -5,6 +5,8 @@
 //!   `now`; enrolment takes nothing less.
 //! - A refusal names the field as on the wire and never repeats its content (D1).
 
+use super::assessment::AssessmentStanding;
+use super::deployment::DeploymentMode;
 use super::draft::{ConsentDraft, ConsentFault, ConsentRefusal, refuse, text};
 use super::grant::Grant;
 use super::notice::{Notice, NoticeStanding};
@@ -98,7 +100,7 @@ impl ConsentDraft {
 }
 
 impl Policy {
-    /// Admits a consent record (C1, C2, C3, C5, C6, C7, C9, D1).
+    /// Admits a consent record (C1, C2, C3, C5, C6, C7, C8, C9, O2, D1).
     ///
     /// # Errors
     /// The first rule that stands against it, with the field as on the wire: malformed fields
@@ -128,8 +130,10 @@ impl Policy {
         check_times(consent, profile, now)?;
         check_basis(consent, profile)?;
         check_subject_class(consent, profile, now)?;
+        self.check_offdevice(consent)?;
         self.check_notice(consent, now)?;
         self.check_served(consent)?;
+        self.check_assessed(consent, now)?;
         Ok(Admitted { parsed, duplicates, duplicate_fpir: profile.duplicate_fpir })
     }
 
@@ -138,6 +142,34 @@ impl Policy {
         self.controller(controller)
             .map(|controller| controller.duplicates.unwrap_or(self.profile().duplicates))
             .ok_or(refuse("controller_id", ConsentFault::UnknownController))
+    }
+
+    /// C8: over the Internet only with a separate consent to that.
+    fn check_offdevice(&self, consent: &ConsentRecord) -> Result<(), ConsentRefusal> {
+        let internet = self.deployment().mode == DeploymentMode::Internet;
+        if internet && self.profile().internet_needs_consent && !consent.offdevice_processing {
+            let fault = ConsentFault::OffdeviceConsentMissing;
+            return Err(refuse("consent.offdevice_processing", fault));
+        }
+        Ok(())
+    }
+
+    /// O2: the controller thought about this purpose, and about this model.
+    fn check_assessed(
+        &self,
+        consent: &ConsentRecord,
+        now: Timestamp,
+    ) -> Result<(), ConsentRefusal> {
+        if !self.profile().impact_assessment_required {
+            return Ok(());
+        }
+        let fault = match self.assessed(&consent.controller, &consent.purpose, now) {
+            AssessmentStanding::Current => return Ok(()),
+            AssessmentStanding::Missing => ConsentFault::AssessmentMissing,
+            AssessmentStanding::OtherPurpose => ConsentFault::AssessmentForOtherPurpose,
+            AssessmentStanding::OtherModel => ConsentFault::AssessmentForOtherModel,
+        };
+        Err(refuse("consent.purpose", fault))
     }
 
     /// C6: the person agreed to this very text while it was in force, and it names the purpose.

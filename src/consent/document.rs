@@ -7,6 +7,7 @@
 
 use toml::de::DeTable;
 
+use super::assessment::Assessment;
 use super::fields::{Fields, Lines, Place, objects};
 use super::gate::{
     Alternative, Alternatives, DEFAULT_MIN_EYE_DISTANCE_PX, Gate, PlaceRule, PlaceType,
@@ -35,10 +36,11 @@ pub struct PolicyDocument {
     pub(super) controllers: Vec<Entry<Controller>>,
     pub(super) notices: Vec<Entry<Notice>>,
     pub(super) gates: Vec<Entry<Gate>>,
+    pub(super) assessments: Vec<Entry<Assessment>>,
 }
 
 impl PolicyDocument {
-    /// Parses a document of tables `controllers`, `notices` and `gates`.
+    /// Parses a document of tables `controllers`, `notices`, `assessments` and `gates`.
     ///
     /// # Errors
     /// The first thing that is wrong, with its line.
@@ -54,6 +56,7 @@ impl PolicyDocument {
                 "controllers" => document.controllers = read("controllers", value, &lines)?,
                 "notices" => document.notices = read("notices", value, &lines)?,
                 "gates" => document.gates = read("gates", value, &lines)?,
+                "assessments" => document.assessments = read("assessments", value, &lines)?,
                 name => {
                     let line = lines.at(key.span().start);
                     return Err(PolicyError::UnknownTable { line, name: name.to_owned() });
@@ -141,6 +144,28 @@ fn notice_text(mut fields: Fields<'_, '_>) -> Result<NoticeText, PolicyError> {
     Ok(text)
 }
 
+/// O2: each part is mandatory (M9).
+impl Object for Assessment {
+    fn take(fields: &mut Fields<'_, '_>) -> Result<Self, PolicyError> {
+        Ok(Self {
+            controller: fields.required("controller")?,
+            version: fields.required("version")?,
+            assessed_at: fields.instant("assessed_at")?,
+            purposes: fields.list("purposes")?,
+            model: fields.required("model")?,
+            document_sha256: fields.required("document_sha256")?,
+            lawfulness: fields.required("lawfulness")?,
+            impact: fields.required("impact")?,
+            risks: fields.required("risks")?,
+            safeguards: fields.required("safeguards")?,
+        })
+    }
+
+    fn name(&self) -> String {
+        format!("{}@{}", self.controller, self.version)
+    }
+}
+
 impl Object for Gate {
     fn take(fields: &mut Fields<'_, '_>) -> Result<Self, PolicyError> {
         Ok(Self {
@@ -150,7 +175,8 @@ impl Object for Gate {
             place_type: place_type(fields)?,
             purposes: fields.list("purposes")?,
             scopes: fields.list("scopes")?,
-            comparison: fields.required("comparison")?,
+            public_place: fields.optional("public_place")?,
+            comparison: fields.optional("comparison")?,
             fmr: fields.optional("fmr")?.unwrap_or(ErrorRate::DEFAULT_FMR),
             fpir: fields.optional("fpir")?.unwrap_or(ErrorRate::DEFAULT_FPIR),
             min_eye_distance_px: fields

@@ -125,6 +125,22 @@ pub enum ConsentFault {
     /// C3: a template that no gate could use must not be held (PIPL 6).
     #[error("no gate of the controller serves this purpose in this scope")]
     NoGate,
+    /// C8: the deployment is reached over the Internet.
+    #[error(
+        "templates are reached over the Internet here, which needs the person's separate consent (M8)"
+    )]
+    OffdeviceConsentMissing,
+    /// O2: nobody thought it through.
+    #[error("the controller has no impact assessment in force; apply one first (M9)")]
+    AssessmentMissing,
+    /// O2: the purpose is new.
+    #[error(
+        "the controller's impact assessment does not cover this purpose; conclude a new one (M9)"
+    )]
+    AssessmentForOtherPurpose,
+    /// O2: the model is new.
+    #[error("the controller's impact assessment is about another model; conclude a new one (M9)")]
+    AssessmentForOtherModel,
     /// C9: the profile accepts consent only.
     #[error("the profile accepts no basis other than consent")]
     BasisNotAllowed,
@@ -169,6 +185,10 @@ impl ConsentFault {
             | Self::NoticeDiffers
             | Self::PurposeNotInNotice
             | Self::NoGate
+            | Self::OffdeviceConsentMissing
+            | Self::AssessmentMissing
+            | Self::AssessmentForOtherPurpose
+            | Self::AssessmentForOtherModel
             | Self::BasisNotAllowed
             | Self::LegalReferenceMissing
             | Self::ChildrenNotAllowed

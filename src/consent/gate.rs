@@ -206,6 +206,18 @@ pub enum Intent {
     PresenceConfirmed,
 }
 
+/// What a gate in a public place has to show (G4, M13).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicPlace {
+    /// Where the sign hangs, or its number in the operator's list.
+    pub signage: ShortText,
+    /// The area that the camera takes in, and what keeps it there.
+    pub capture_area: ShortText,
+    /// Why public safety needs it.
+    pub necessity: ShortText,
+}
+
 /// A door or turnstile, as the policy describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gate {
@@ -217,12 +229,15 @@ pub struct Gate {
     pub label: ShortText,
     /// Where it stands.
     pub place_type: PlaceType,
+    /// For public places.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_place: Option<PublicPlace>,
     /// Why faces are compared there; at least one.
     pub purposes: Vec<Purpose>,
     /// The scopes whose templates are compared; at least one.
     pub scopes: Vec<Scope>,
-    /// 1:1, 1:N or both.
-    pub comparison: AllowedComparison,
+    /// 1:1, 1:N or both; an applied gate always says.
+    pub comparison: Option<AllowedComparison>,
     /// False match rate of 1:1 comparisons.
     pub fmr: ErrorRate,
     /// False positive identification rate of 1:N searches.

@@ -8,8 +8,11 @@
 //!   rule.
 
 mod admission;
+mod assessment;
+mod deployment;
 mod document;
 mod draft;
+mod explain;
 mod fields;
 mod gate;
 mod grant;
@@ -25,11 +28,14 @@ mod tag;
 mod tests;
 
 pub use admission::{Admitted, ParsedConsent};
+pub use assessment::{Assessment, AssessmentStanding};
+pub use deployment::{Deployment, DeploymentMode};
 pub use document::PolicyDocument;
 pub use draft::{ConsentDraft, ConsentFault, ConsentRefusal, GuardianDraft};
+pub use explain::Explanation;
 pub use gate::{
     AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Gate,
-    Intent, NoAlternative, PlaceRule, PlaceType,
+    Intent, NoAlternative, PlaceRule, PlaceType, PublicPlace,
 };
 pub use grant::Grant;
 pub use notice::{Controller, Notice, NoticeStanding, NoticeText, PublicText};

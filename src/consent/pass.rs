@@ -56,16 +56,18 @@ impl GatePass {
         self.0.gate.alternatives.as_slice()
     }
 
+    /// Whether the gate's policy allows this comparison.
+    #[must_use]
+    pub fn compares(&self, comparison: Comparison) -> bool {
+        self.0.gate.comparison.is_some_and(|allowed| allowed.allows(comparison))
+    }
+
     /// Whether the gate may compare so (G7).
     ///
     /// # Errors
     /// It may not.
     pub fn check_comparison(&self, comparison: Comparison) -> Result<(), GateRefusal> {
-        if self.0.gate.comparison.allows(comparison) {
-            Ok(())
-        } else {
-            Err(GateRefusal::Comparison(comparison))
-        }
+        if self.compares(comparison) { Ok(()) } else { Err(GateRefusal::Comparison(comparison)) }
     }
 
     /// Whether the person asked to be recognised, where the profile wants to know (G6).

@@ -3,22 +3,25 @@
 //! # Invariants
 //! - A policy that exists obeys its profile: a document is refused as a whole when one part of it
 //!   does not.
-//! - An applied notice never changes (C6); an applied object never vanishes.
+//! - An applied notice (C6) or impact assessment (O2) never changes; an applied object never
+//!   vanishes.
 //! - Of one notice's versions no two become effective at the same instant, so that at most one is
 //!   current.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::assessment::{Assessment, AssessmentStanding};
+use super::deployment::Deployment;
 use super::document::{Entry, PolicyDocument};
 use super::gate::{Gate, PlaceRule};
 use super::notice::{Controller, Notice, NoticeStanding};
 use super::pass::{GatePass, GateRefusal};
 use super::profile::Profile;
 use super::refusal::{PolicyError, PolicyFault};
-use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Timestamp};
+use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Purpose, Timestamp};
 
 type Versions = BTreeMap<NoticeVersion, Arc<Notice>>;
 
@@ -36,8 +39,10 @@ type Versions = BTreeMap<NoticeVersion, Arc<Notice>>;
 #[derive(Debug, Clone)]
 pub struct Policy {
     profile: Arc<Profile>,
+    deployment: Arc<Deployment>,
     controllers: BTreeMap<ControllerId, Arc<Controller>>,
     notices: BTreeMap<(ControllerId, NoticeId), Versions>,
+    assessments: BTreeMap<(ControllerId, NoticeVersion), Arc<Assessment>>,
     gates: BTreeMap<GateId, GatePass>,
 }
 
@@ -61,17 +66,20 @@ pub enum PolicyObject {
     Controller,
     /// A version of a notice.
     Notice,
+    /// An impact assessment.
+    Assessment,
     /// A door or turnstile.
     Gate,
 }
 
 impl PolicyObject {
-    /// "controller", "notice" or "gate".
+    /// "controller", "notice", "assessment" or "gate".
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Controller => "controller",
             Self::Notice => "notice",
+            Self::Assessment => "assessment",
             Self::Gate => "gate",
         }
     }
@@ -94,10 +102,18 @@ impl Policy {
     pub fn under(profile: Profile) -> Self {
         Self {
             profile: Arc::new(profile),
+            deployment: Arc::default(),
             controllers: BTreeMap::new(),
             notices: BTreeMap::new(),
+            assessments: BTreeMap::new(),
             gates: BTreeMap::new(),
         }
+    }
+
+    /// The same in another deployment than one on a site's network that has loaded no model.
+    #[must_use]
+    pub fn within(self, deployment: Deployment) -> Self {
+        Self { deployment: Arc::new(deployment), ..self }
     }
 
     /// The policy that `document` leads to, and what it changes, in the document's order. Objects
@@ -113,6 +129,9 @@ impl Policy {
         }
         for entry in &document.notices {
             changes.push((entry.place.line, next.put_notice(entry)?));
+        }
+        for entry in &document.assessments {
+            changes.push((entry.place.line, next.put_assessment(entry)?));
         }
         for entry in &document.gates {
             changes.push((entry.place.line, next.put_gate(entry)?));
@@ -131,11 +150,13 @@ impl Policy {
         struct View<'a> {
             controllers: Vec<&'a Controller>,
             notices: Vec<&'a Notice>,
+            assessments: Vec<&'a Assessment>,
             gates: Vec<&'a Gate>,
         }
         let view = View {
             controllers: self.controllers.values().map(Arc::as_ref).collect(),
             notices: self.notices.values().flat_map(BTreeMap::values).map(Arc::as_ref).collect(),
+            assessments: self.assessments().collect(),
             gates: self.gates().map(GatePass::gate).collect(),
         };
         // Strings, booleans, u32, finite floats, and tables of them: TOML can write each.
@@ -157,6 +178,48 @@ impl Policy {
     /// All gates.
     pub fn gates(&self) -> impl Iterator<Item = &GatePass> {
         self.gates.values()
+    }
+
+    /// The deployment that it is applied in.
+    #[must_use]
+    pub fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    /// All controllers.
+    pub fn controllers(&self) -> impl Iterator<Item = &Controller> {
+        self.controllers.values().map(Arc::as_ref)
+    }
+
+    /// All impact assessments.
+    pub fn assessments(&self) -> impl Iterator<Item = &Assessment> {
+        self.assessments.values().map(Arc::as_ref)
+    }
+
+    /// Whether the controller's impact assessments allow enrolling for `purpose` at `now` (O2).
+    #[must_use]
+    pub fn assessed(
+        &self,
+        controller: &ControllerId,
+        purpose: &Purpose,
+        now: Timestamp,
+    ) -> AssessmentStanding {
+        let own = self.assessments().filter(|a| a.controller == *controller);
+        AssessmentStanding::of(own, purpose, self.deployment.model.as_ref(), now)
+    }
+
+    /// Each purpose of a gate that nobody can be enrolled for at `now`, for want of an impact
+    /// assessment (O2).
+    #[must_use]
+    pub fn unassessed(&self, now: Timestamp) -> Vec<(&ControllerId, &Purpose, AssessmentStanding)> {
+        if !self.profile.impact_assessment_required {
+            return Vec::new();
+        }
+        let gates = self.gates().map(GatePass::gate);
+        let purposes: BTreeSet<_> =
+            gates.flat_map(|g| g.purposes.iter().map(move |p| (&g.controller, p))).collect();
+        let judged = purposes.into_iter().map(|(c, p)| (c, p, self.assessed(c, p, now)));
+        judged.filter(|(.., standing)| *standing != AssessmentStanding::Current).collect()
     }
 
     /// The pass of a gate: a look-up, nothing is computed.
@@ -231,12 +294,29 @@ impl Policy {
         Ok(change(PolicyObject::Notice, entry, old.as_deref()))
     }
 
-    fn put_gate(&mut self, entry: &Entry<Gate>) -> Result<Change, PolicyError> {
+    /// O2: a version is concluded once and never changes.
+    fn put_assessment(&mut self, entry: &Entry<Assessment>) -> Result<Change, PolicyError> {
         let Entry { place, value } = entry;
         self.require_controller(entry, &value.controller)?;
-        if value.place_type.rule() == PlaceRule::Public && !self.profile.public_places_allowed {
-            return Err(place.refuse("place_type", PolicyFault::PublicPlace));
+        let key = (value.controller.clone(), value.version.clone());
+        let old = self.assessments.get(&key).cloned();
+        if old.as_deref().is_some_and(|old| old != value) {
+            return Err(place.refuse("version", PolicyFault::AssessmentIsImmutable));
         }
+        self.assessments.insert(key, Arc::new(value.clone()));
+        Ok(change(PolicyObject::Assessment, entry, old.as_deref()))
+    }
+
+    fn put_gate(&mut self, entry: &Entry<Gate>) -> Result<Change, PolicyError> {
+        let comparison = entry.value.comparison.or(self.profile.default_comparison);
+        if comparison.is_none() {
+            return Err(entry.place.refuse("comparison", PolicyFault::Missing));
+        }
+        let value = Gate { comparison, ..entry.value.clone() };
+        let entry = &Entry { place: entry.place.clone(), value };
+        let Entry { place, value } = entry;
+        self.require_controller(entry, &value.controller)?;
+        self.check_place(entry)?;
         let accessible = value.alternatives.any_accessible();
         if self.profile.accessible_alternative_required && !accessible {
             return Err(place.refuse("alternatives", PolicyFault::NoAccessibleAlternative));
@@ -244,6 +324,26 @@ impl Policy {
         let pass = GatePass::compile(value.clone(), &self.profile);
         let old = self.gates.insert(value.id.clone(), pass);
         Ok(change(PolicyObject::Gate, entry, old.as_ref().map(GatePass::gate)))
+    }
+
+    /// G4: a public place is for the purposes that the profile names, under its conditions.
+    fn check_place(&self, entry: &Entry<Gate>) -> Result<(), PolicyError> {
+        let Entry { place, value } = entry;
+        if value.place_type.rule() != PlaceRule::Public {
+            return Ok(());
+        }
+        let allowed = &self.profile.public_place_purposes;
+        let (field, fault) = if !self.profile.public_places_allowed {
+            ("place_type", PolicyFault::PublicPlace)
+        } else if !allowed.is_empty() && !value.purposes.iter().all(|p| allowed.contains(p)) {
+            let allowed = allowed.iter().map(ToString::to_string).collect();
+            ("purposes", PolicyFault::PublicPurpose { allowed })
+        } else if self.profile.public_place_conditions && value.public_place.is_none() {
+            ("public_place", PolicyFault::PublicConditions)
+        } else {
+            return Ok(());
+        };
+        Err(place.refuse(field, fault))
     }
 
     fn require_controller<T>(

@@ -5,14 +5,28 @@
 //! - What holds everywhere (C1, C2, C5, G1, G3, D1 of REQUIREMENTS) is no field here: it cannot be
 //!   switched off.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::gate::AllowedComparison;
 use super::operating_point::ErrorRate;
+use crate::types::Purpose;
 
 /// The profiles that ship with the program, by name.
-const SHIPPED: [(&str, &str); 2] =
-    [("cn", include_str!("profiles/cn.toml")), ("open", include_str!("profiles/open.toml"))];
+const SHIPPED: [(&str, &str); 5] = [
+    ("cn", include_str!("profiles/cn.toml")),
+    ("eu", include_str!("profiles/eu.toml")),
+    ("us-il", include_str!("profiles/us-il.toml")),
+    ("us-tx", include_str!("profiles/us-tx.toml")),
+    ("open", include_str!("profiles/open.toml")),
+];
+
+/// The file of a shipped profile.
+pub(super) fn shipped(name: &str) -> Option<&'static str> {
+    SHIPPED.iter().find(|(shipped, _)| *shipped == name).map(|(_, text)| *text)
+}
 
 /// What to do when an enrolled face looks like another subject's in the same class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,14 +64,27 @@ pub struct Profile {
     pub accessible_alternative_required: bool,
     /// Whether gates may stand in public places (G4, M13).
     pub public_places_allowed: bool,
+    /// The only purposes of gates in public places; empty for any (G4, M13).
+    pub public_place_purposes: Vec<Purpose>,
+    /// Whether gates in public places need a sign, a capture area and a necessity (G4, M13).
+    pub public_place_conditions: bool,
     /// Whether a basis other than consent is accepted (C9, SPC 5).
     pub other_lawful_bases_allowed: bool,
     /// Whether children under 14 may be enrolled, with their guardian's consent (C5, M7).
     pub children_allowed: bool,
+    /// Whether each consent must cover processing away from the device where the deployment is
+    /// reached over the Internet (C8, M8).
+    pub internet_needs_consent: bool,
+    /// Whether enrolment needs a current impact assessment (O2, M9, GDPR 35).
+    pub impact_assessment_required: bool,
+    /// What a gate compares that does not say; `None`: each has to (G7).
+    pub default_comparison: Option<AllowedComparison>,
     /// What happens to duplicates where the controller's policy does not say.
     pub duplicates: DuplicatePolicy,
     /// Share of honest enrolments that the duplicate search may suspect wrongly.
     pub duplicate_fpir: ErrorRate,
+    /// The article of law behind each rule, by field.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Profile {
@@ -69,8 +96,7 @@ impl Profile {
     /// # Panics
     /// Never: a test parses every shipped profile.
     pub fn named(name: &str) -> Result<Self, UnknownProfile> {
-        let shipped = SHIPPED.iter().find(|(shipped, _)| *shipped == name);
-        let (_, text) = shipped.ok_or_else(|| UnknownProfile(name.to_owned()))?;
+        let text = shipped(name).ok_or_else(|| UnknownProfile(name.to_owned()))?;
         // The text is a constant of this program; `every_shipped_profile_parses` covers each.
         Ok(toml::from_str(text).expect("a shipped profile parses"))
     }
@@ -109,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_profile_with_an_unknown_field_is_refused() {
-        let text = format!("{}\nmoon_phase = 3\n", SHIPPED[0].1);
+        let text = format!("moon_phase = 3\n{}", SHIPPED[0].1);
         assert!(toml::from_str::<Profile>(&text).is_err());
     }
 }

@@ -25,7 +25,7 @@ pub enum PolicyError {
         message: String,
     },
     /// A table that the document does not have.
-    #[error("line {line}: {name:?} is none of controllers, notices, gates")]
+    #[error("line {line}: {name:?} is none of controllers, notices, assessments, gates")]
     UnknownTable {
         /// Line of the document, from 1.
         line: usize,
@@ -37,7 +37,7 @@ pub enum PolicyError {
     Object {
         /// Line of the document, from 1: of the field where it is there, else of the object.
         line: usize,
-        /// "controllers", "notices" or "gates".
+        /// "controllers", "notices", "assessments" or "gates".
         table: &'static str,
         /// The object's id; empty where it has none.
         id: String,
@@ -87,6 +87,20 @@ pub enum PolicyFault {
     /// G4: the profile does not allow public places.
     #[error("the profile does not allow gates in public places (M13)")]
     PublicPlace,
+    /// G4: a public place is for public safety alone.
+    #[error("in a public place the profile allows only: {} (M13)", .allowed.join(", "))]
+    PublicPurpose {
+        /// The profile's purposes.
+        allowed: Vec<String>,
+    },
+    /// G4: sign, capture area and necessity are not stated.
+    #[error(
+        "a gate in a public place needs public_place with signage, capture_area and necessity (M13)"
+    )]
+    PublicConditions,
+    /// O2: other content under the same version.
+    #[error("this version was applied with other content; conclude a new version instead (M9)")]
+    AssessmentIsImmutable,
     /// Neither the document nor the applied policy has this controller.
     #[error("there is no such controller")]
     UnknownController,
@@ -132,6 +146,9 @@ impl PolicyFault {
             | Self::NoAccessibleAlternative
             | Self::ForbiddenPlace(_)
             | Self::PublicPlace
+            | Self::PublicPurpose { .. }
+            | Self::PublicConditions
+            | Self::AssessmentIsImmutable
             | Self::UnknownController
             | Self::NoticeIsImmutable
             | Self::SameEffectiveDate => RefusalKind::State,

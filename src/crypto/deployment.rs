@@ -30,6 +30,8 @@ pub enum DeploymentUse {
     Audit,
     /// Seals the heads of snapshots.
     Snapshot,
+    /// Seals what is remembered besides records.
+    Facts,
 }
 
 impl DeploymentUse {
@@ -42,6 +44,7 @@ impl DeploymentUse {
             Self::Meta => b"assent meta",
             Self::Audit => b"assent audit",
             Self::Snapshot => b"assent snapshot",
+            Self::Facts => b"assent facts",
         }
     }
 }
@@ -108,6 +111,7 @@ mod tests {
             DeploymentUse::Meta,
             DeploymentUse::Audit,
             DeploymentUse::Snapshot,
+            DeploymentUse::Facts,
         ];
         let keys: std::collections::BTreeSet<_> =
             all.iter().map(|usage| *deployment.key(*usage).bytes()).collect();

@@ -39,7 +39,7 @@ pub use status::{EngineStatus, GatePlan, Held};
 pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
 use self::snapshot::Loaded;
-use crate::consent::{Calibration, Profile};
+use crate::consent::{Calibration, Deployment, DeploymentMode, Policy, Profile};
 use crate::index::{Care, Index, IndexError, SavedLinks};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
@@ -96,6 +96,8 @@ pub struct Engine {
 pub struct EngineParts {
     /// The rules.
     pub profile: Profile,
+    /// Where templates and probes travel.
+    pub mode: DeploymentMode,
     /// The bounds.
     pub limits: Limits,
     /// The opened store.
@@ -132,9 +134,11 @@ impl Engine {
     /// A store, policy, calibration or index that is not usable. One bad record is quarantined
     /// and counted, not fatal.
     pub async fn open(parts: EngineParts) -> Result<Arc<Self>, OpenError> {
-        let EngineParts { profile, limits, store, index, pipeline, snapshot } = parts;
+        let EngineParts { profile, mode, limits, store, index, pipeline, snapshot } = parts;
         let calibration = calibration(&pipeline)?;
-        let standing = policy::stored(&store, profile, &calibration).await?;
+        let model = Some(pipeline.pack().contract.clone());
+        let empty = Policy::under(profile).within(Deployment { mode, model });
+        let standing = policy::stored(&store, empty, &calibration).await?;
         let index = Arc::new(index);
         let Loaded { report, restored, links, revision: started_from } =
             snapshot::load(&store, &index, snapshot.as_deref()).await?;

@@ -86,10 +86,9 @@ impl std::ops::Deref for Standing {
 /// The policy that the store holds; empty before the first document.
 pub(super) async fn stored(
     store: &Store,
-    profile: Profile,
+    empty: Policy,
     calibration: &Calibration,
 ) -> Result<Standing, OpenError> {
-    let empty = Policy::under(profile);
     let Some((bytes, revision)) = store.policy().await? else {
         return Ok(Standing { policy: empty, revision: Revision::default() });
     };

@@ -3,12 +3,14 @@
 use std::sync::PoisonError;
 
 use super::Engine;
-use crate::consent::{Comparison, ConsentTag, GatePass, SubjectClass};
+use crate::consent::{
+    AssessmentStanding, Comparison, ConsentTag, DeploymentMode, GatePass, SubjectClass,
+};
 use crate::index::{IndexStatus, Plan};
 use crate::pipeline::{Counters, PackInfo, Provider};
 use crate::store::{KeyStatus, StoreError};
 use crate::types::{
-    ControllerId, GateId, ModelContract, RecordId, Revision, SubjectRef, Timestamp,
+    ControllerId, GateId, ModelContract, Purpose, RecordId, Revision, SubjectRef, Timestamp,
 };
 
 /// A snapshot for operators.
@@ -16,6 +18,12 @@ use crate::types::{
 pub struct EngineStatus {
     /// When the engine was opened.
     pub started_at: Timestamp,
+    /// Name of the policy profile.
+    pub profile: String,
+    /// Where templates and probes travel.
+    pub deployment: DeploymentMode,
+    /// Purposes that nobody can be enrolled for, for want of an impact assessment (O2).
+    pub unassessed: Vec<(ControllerId, Purpose, AssessmentStanding)>,
     /// Newest applied revision.
     pub revision: Revision,
     /// The index.
@@ -66,7 +74,14 @@ impl Engine {
     /// A snapshot for operators and metrics.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
+        let policy = self.policy();
+        let unassessed = policy.unassessed(Timestamp::now()).into_iter();
         EngineStatus {
+            profile: policy.profile().name.clone(),
+            deployment: policy.deployment().mode,
+            unassessed: unassessed
+                .map(|(c, p, standing)| (c.clone(), p.clone(), standing))
+                .collect(),
             started_at: self.started_at,
             revision: self.revision(),
             index: self.index.status(),
@@ -94,7 +109,7 @@ impl Engine {
     #[must_use]
     pub fn gate_plans(&self) -> Vec<GatePlan> {
         let standing = self.policy();
-        let searches = |pass: &&GatePass| pass.gate().comparison.allows(Comparison::OneToMany);
+        let searches = |pass: &&GatePass| pass.compares(Comparison::OneToMany);
         let plan = |pass: &GatePass| GatePlan {
             gate: pass.gate().id.clone(),
             plan: self.index.plan(pass.grant(), self.threshold(pass, Comparison::OneToMany)),

@@ -102,6 +102,7 @@ fn publish(engine: &Engine, shared: &Shared) {
         (Gauge::GraphTemplates, status.index.graph.map_or(0, |graph| graph.linked) as f64),
         (Gauge::Revision, status.revision.0 as f64),
         (Gauge::Quarantined, status.quarantined.len() as f64),
+        (Gauge::Unassessed, status.unassessed.len() as f64),
         (Gauge::LowOnSpace, f64::from(u8::from(status.low_on_space))),
         (Gauge::Serving, f64::from(u8::from(serving))),
     ] {

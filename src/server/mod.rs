@@ -151,7 +151,15 @@ pub async fn start(settings: Settings) -> Result<Running, StartupError> {
 
 /// Everything behind the port.
 async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>, StartupError> {
-    let Settings { profile, data_dir, reserve_bytes, revoke_window, key_mirror, .. } = settings;
+    let Settings {
+        profile,
+        deployment: mode,
+        data_dir,
+        reserve_bytes,
+        revoke_window,
+        key_mirror,
+        ..
+    } = settings;
     let Settings { pipeline, index, snapshots, limits, .. } = settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
@@ -172,7 +180,8 @@ async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
     let snapshot = snapshots.map(|snapshots| snapshots.settings.path);
     let engine =
-        Engine::open(EngineParts { profile, limits, store, index, pipeline, snapshot }).await?;
+        Engine::open(EngineParts { profile, mode, limits, store, index, pipeline, snapshot })
+            .await?;
     memory::trim();
     Ok(engine)
 }
@@ -196,13 +205,14 @@ fn log_plan(report: &StartReport) {
 fn log_ready(engine: &Engine) {
     let status = engine.status();
     let (provider, kernel) = (status.provider.name(), status.index.kernel.name());
-    telemetry::in_use(provider, kernel);
+    telemetry::in_use(status.profile.clone(), status.deployment.as_str(), provider, kernel);
     tracing::info!(
         provider,
         kernel,
         contract = %status.pack.contract,
         templates = status.index.live,
-        profile = %engine.profile().name,
+        profile = %status.profile,
+        deployment = status.deployment.as_str(),
         keys = %secret_memory_kind(),
         "serving"
     );

@@ -113,8 +113,7 @@ impl Operator for OperatorService {
         observed(Rpc::OperatorStatus, async {
             self.0.admit(Rpc::OperatorStatus, &request)?;
             let engine = self.0.engine()?;
-            let profile = engine.profile().name;
-            Ok(to_wire::status(&engine.status(), &engine.gate_plans(), self.0.phase(), profile))
+            Ok(to_wire::status(&engine.status(), &engine.gate_plans(), self.0.phase()))
         })
         .await
     }

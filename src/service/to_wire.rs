@@ -268,7 +268,6 @@ pub(super) fn status(
     status: &EngineStatus,
     plans: &[GatePlan],
     phase: Phase,
-    profile: String,
 ) -> proto::StatusResponse {
     let classes = status.index.classes.iter().map(|class| proto::ClassStatus {
         controller_id: class.class.controller.to_string(),
@@ -288,12 +287,20 @@ pub(super) fn status(
         found: recall.found,
         missed: recall.missed,
     });
+    let unassessed =
+        status.unassessed.iter().map(|(controller, purpose, standing)| proto::UnassessedPurpose {
+            controller_id: controller.to_string(),
+            purpose: purpose.to_string(),
+            standing: standing.as_str().to_owned(),
+        });
     proto::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: phase.name().to_owned(),
         started_at: Some(time(status.started_at)),
         revision: status.revision.0,
-        profile,
+        profile: status.profile.clone(),
+        deployment: status.deployment.as_str().to_owned(),
+        unassessed: unassessed.collect(),
         model_pack: status.pack.name.clone(),
         model_contract: status.pack.contract.to_string(),
         provider: status.provider.name().to_owned(),

@@ -217,11 +217,13 @@ pub enum Table {
     Policy,
     /// Blocks of audit entries, by the number of their first.
     Audit,
+    /// What is remembered besides records, by MAC.
+    Facts,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Keys,
         Self::KeyPages,
@@ -232,6 +234,7 @@ impl Table {
         Self::ConsentIds,
         Self::Policy,
         Self::Audit,
+        Self::Facts,
     ];
 
     /// The table with the key `key`: the address of one row.

@@ -31,6 +31,7 @@ mod backup;
 mod changes;
 mod embedded;
 mod error;
+mod facts;
 mod load;
 mod log;
 mod mirror;
@@ -58,6 +59,7 @@ pub use backup::{
 };
 pub use embedded::{Embedded, EmbeddedError};
 pub use error::StoreError;
+pub use facts::{Fact, FactKind};
 pub use load::LoadReport;
 pub use log::{AuditEvent, FoundUnder, LogEntry, RevocationCause};
 pub use mirror::{KeyMirror, MirrorFault};

@@ -16,6 +16,7 @@
 //! consents     MAC     D/Claims                   the MAC           record id, 16 bytes
 //! policy       "policy" D/Policy                  "policy"          revision u64 BE, document
 //! audit        seq     D/Audit                    see trail.rs      a block of audit entries
+//! facts        MAC     D/Facts                    the MAC           JSON {kind, name, value}
 //! log          revision D/Log                     revision u64 BE   JSON LogEntry
 //! ```
 //! D is the deployment key, which stays; K is a record's own key, which ends with the record.
@@ -89,7 +90,9 @@ struct Header<R> {
 /// The keys that belong to the store as a whole, all derived from the deployment key.
 pub(super) struct Keys {
     policy: SecretKey,
-    claim_names: SecretKey,
+    /// Of the rows of facts.
+    pub(super) facts: SecretKey,
+    pub(super) claim_names: SecretKey,
     claims: SecretKey,
     log: SecretKey,
     meta: SecretKey,
@@ -103,6 +106,7 @@ impl Keys {
     pub(super) fn of(deployment: &DeploymentKey) -> Self {
         Self {
             policy: deployment.key(DeploymentUse::Policy),
+            facts: deployment.key(DeploymentUse::Facts),
             claim_names: deployment.key(DeploymentUse::ClaimNames),
             claims: deployment.key(DeploymentUse::Claims),
             log: deployment.key(DeploymentUse::Log),

@@ -49,6 +49,8 @@ struct State {
     tree: KeyTree,
     trail: Trail,
     keys: Arc<Keys>,
+    /// Facts that the commit in the making writes.
+    facts: Vec<Write>,
     /// Records whose key is in the tree and of which no row is left.
     strays: HashSet<RecordId>,
     /// The epoch of a ROOT that the commit under way puts in force.
@@ -64,8 +66,9 @@ impl Vault {
         trail: Trail,
         keys: Arc<Keys>,
     ) -> Self {
-        let strays = HashSet::new();
-        let state = State { cell: Some(cell), mirror, tree, trail, keys, strays, replacing: None };
+        let (facts, strays) = (Vec::new(), HashSet::new());
+        let cell = Some(cell);
+        let state = State { cell, mirror, tree, trail, keys, facts, strays, replacing: None };
         Self(Mutex::new(state))
     }
 
@@ -89,6 +92,11 @@ impl Vault {
     /// Adds an entry to the audit trail with the commit in the making.
     pub(super) fn note(&self, note: Note) {
         self.state().trail.append(note);
+    }
+
+    /// Has facts written with the commit in the making.
+    pub(super) fn keep(&self, facts: Vec<Write>) {
+        self.state().facts.extend(facts);
     }
 
     /// Has blocks at the beginning of the audit trail removed with the commit in the making.
@@ -207,6 +215,7 @@ impl State {
             self.mirror(|mirror| mirror.record(epoch, node, &changed));
         }
         writes.extend(node.map(|node| Write::Put(tree::tree_row(), node)));
+        writes.append(&mut self.facts);
         writes.extend(self.trail.seal(&self.keys)?);
         Ok(writes)
     }

@@ -39,6 +39,7 @@ metrics_table! {
     REJECTED Counter Count "assent_rejected_total" "Requests refused before any work, by reason.";
     DROPPED Counter Count "assent_dropped_total" "Requests dropped between stages, by reason.";
     REVOCATION_SECONDS Histogram Seconds "assent_revocation_seconds" "Time from Revoke to its receipt.";
+    PROFILE Gauge Count "assent_profile_info" "1 for the policy profile and the kind of deployment in force.";
     PROVIDER Gauge Count "assent_provider_info" "1 for the execution provider in use.";
     KERNEL Gauge Count "assent_scan_kernel_info" "1 for the scan kernel in use.";
     QUEUE_DEPTH Gauge Count "assent_queue_depth" "Jobs that wait in the pipeline.";
@@ -57,6 +58,7 @@ metrics_table! {
     QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
     SNAPSHOT_ROWS Gauge Count "assent_snapshot_rows" "Rows of the newest snapshot that this process wrote.";
     SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
+    UNASSESSED Gauge Count "assent_unassessed_purposes" "Purposes of gates that nobody can be enrolled for, for want of an impact assessment.";
     LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }
@@ -90,6 +92,8 @@ pub enum Gauge {
     SnapshotRows,
     /// When the newest snapshot was written.
     SnapshotTime,
+    /// Purposes of gates without an impact assessment in force.
+    Unassessed,
     /// 1 while the store's disk is full.
     LowOnSpace,
     /// 1 while serving.
@@ -112,6 +116,7 @@ impl Gauge {
             Self::Quarantined => QUARANTINED,
             Self::SnapshotRows => SNAPSHOT_ROWS,
             Self::SnapshotTime => SNAPSHOT_TIME,
+            Self::Unassessed => UNASSESSED,
             Self::LowOnSpace => LOW_ON_SPACE,
             Self::Serving => SERVING,
         }

@@ -68,8 +68,15 @@ pub fn recall(way: &'static str, found: u64, missed: u64, share: Option<f64>) {
     }
 }
 
-/// Marks the execution provider and scan kernel in use with 1.
-pub fn in_use(provider: &'static str, kernel: &'static str) {
+/// Marks the profile, kind of deployment, execution provider and scan kernel in use with 1.
+pub fn in_use(
+    profile: String,
+    deployment: &'static str,
+    provider: &'static str,
+    kernel: &'static str,
+) {
+    metrics::gauge!(metric::PROFILE.name, "profile" => profile, "deployment" => deployment)
+        .set(1.0);
     metrics::gauge!(metric::PROVIDER.name, "provider" => provider).set(1.0);
     metrics::gauge!(metric::KERNEL.name, "kernel" => kernel).set(1.0);
 }

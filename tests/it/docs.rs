@@ -5,6 +5,7 @@ use std::process::Command;
 
 use assent::cli::Cli;
 use assent::config::{self, Overrides, RawConfig, Security};
+use assent::consent::Profile;
 use assent::types::{Limits, Timestamp};
 use clap::CommandFactory;
 
@@ -15,6 +16,7 @@ const CONFIG: &str = include_str!("../../docs/example-config.toml");
 const CONSENT: &str = include_str!("../../docs/example-consent.toml");
 const CONFIG_PAGE: &str = include_str!("../../docs/configuration.md");
 const CONSENT_PAGE: &str = include_str!("../../docs/consent-file.md");
+const POLICY_PAGE: &str = include_str!("../../docs/policy.md");
 /// The pages that show commands.
 const PAGES: [(&str, &str); 6] = [
     ("README.md", README),
@@ -22,7 +24,7 @@ const PAGES: [(&str, &str); 6] = [
     ("docs/configuration.md", CONFIG_PAGE),
     ("docs/consent-file.md", CONSENT_PAGE),
     ("docs/index.md", include_str!("../../docs/index.md")),
-    ("docs/policy.md", include_str!("../../docs/policy.md")),
+    ("docs/policy.md", POLICY_PAGE),
 ];
 
 #[test]
@@ -84,6 +86,33 @@ fn commands(page: &str) -> Vec<Vec<String>> {
         }
     }
     found
+}
+
+#[test]
+fn the_table_of_profiles_says_what_the_profiles_say() {
+    let rows: Vec<Vec<&str>> = POLICY_PAGE
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    for (column, name) in Profile::names().enumerate() {
+        for rule in Profile::named(name).unwrap().explain() {
+            let row = rows.iter().rfind(|row| row[0] == format!("`{}`", rule.rule));
+            let row = row.unwrap_or_else(|| panic!("docs/policy.md has no row {}", rule.rule));
+            let shown = match rule.value.as_str() {
+                "true" => "yes".to_owned(),
+                "false" => "no".to_owned(),
+                "[]" => "any".to_owned(),
+                value => value.replace(['"', '[', ']'], ""),
+            };
+            assert_eq!(
+                (row[1], row[2 + column]),
+                (rule.en, shown.as_str()),
+                "{name}: {}",
+                rule.rule
+            );
+        }
+    }
 }
 
 #[test]

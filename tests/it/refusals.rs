@@ -643,7 +643,10 @@ async fn g1_g3_g5_a_gate_that_may_not_be_is_never_applied() {
         let there = gate(&|gate| drop(gate.insert("place_type".into(), name.clone().into())));
         match place.rule() {
             PlaceRule::Ordinary => ground.policy_fits(&there).await,
-            PlaceRule::Public | PlaceRule::Never => {
+            PlaceRule::Public => {
+                ground.policy_refused(&there, STATE, &["purposes", "public-safety", "M13"]).await;
+            }
+            PlaceRule::Never => {
                 ground.policy_refused(&there, STATE, &["place_type", "M13"]).await;
             }
         }

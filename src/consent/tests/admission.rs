@@ -294,3 +294,85 @@ fn strings_are_as_long_as_the_wire_says_and_no_longer() {
         assert_eq!(refusal.fault, ConsentFault::Text(TextFault::TooLong { limit }));
     }
 }
+
+/// The example under `cn` and in `deployment`, asked to admit `edit` of the draft at `at`.
+fn admitted_in(
+    toml: &str,
+    deployment: Deployment,
+    offdevice: bool,
+    at: Timestamp,
+) -> Result<Admitted, ConsentRefusal> {
+    let document = PolicyDocument::parse(toml).unwrap();
+    let (policy, _) = Policy::under(cn()).within(deployment).apply(&document).unwrap();
+    let draft = ConsentDraft {
+        offdevice_processing: offdevice,
+        captured_at: Some(at),
+        expires_at: Some(at.plus_days(1)),
+        ..draft()
+    };
+    policy.admit("maple-property", "resident-0017", draft, at)
+}
+
+#[test]
+fn c8_over_the_internet_each_consent_must_say_so() {
+    for mode in [DeploymentMode::OnDevice, DeploymentMode::SiteLan, DeploymentMode::Internet] {
+        for offdevice in [false, true] {
+            let deployment = Deployment { mode, model: None };
+            let answer = admitted_in(EXAMPLE, deployment, offdevice, now());
+            if mode == DeploymentMode::Internet && !offdevice {
+                let refusal = answer.unwrap_err();
+                assert_eq!(refusal.field, "consent.offdevice_processing");
+                assert_eq!(refusal.fault, ConsentFault::OffdeviceConsentMissing);
+                assert_eq!(refusal.kind(), RefusalKind::State);
+            } else {
+                assert!(answer.is_ok(), "{mode:?} {offdevice}: {answer:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn o2_nobody_is_enrolled_without_an_impact_assessment_that_covers_purpose_and_model() {
+    let start = EXAMPLE.find("[[assessments]]").unwrap();
+    let end = EXAMPLE.find("[[gates]]").unwrap();
+    let none = format!("{}{}", &EXAMPLE[..start], &EXAMPLE[end..]);
+    let assessment = &EXAMPLE[start..end];
+    let about = |old: &str, new: &str| {
+        assert!(assessment.contains(old));
+        EXAMPLE.replacen(assessment, &assessment.replacen(old, new, 1), 1)
+    };
+    let other_purpose = about("\"resident-entry\"", "\"attendance\"");
+    let later = about("2026-01-01T", "2026-05-01T");
+    let model =
+        |text: &str| Deployment { model: Some(text.parse().unwrap()), ..Deployment::default() };
+    let (used, other) =
+        (model("w600k_mbf/arcface-112/rgb/1"), model("w600k_r50/arcface-112/rgb/1"));
+    // The old assessment stays beside the new one, and does not make up for what that lacks.
+    let renewed = format!("{other_purpose}\n{}", assessment.replacen("2026-01\"", "2026-02\"", 1));
+    for (toml, deployment, fault) in [
+        (EXAMPLE, &used, None),
+        (renewed.as_str(), &used, None),
+        (none.as_str(), &used, Some(ConsentFault::AssessmentMissing)),
+        (later.as_str(), &used, Some(ConsentFault::AssessmentMissing)),
+        (other_purpose.as_str(), &used, Some(ConsentFault::AssessmentForOtherPurpose)),
+        (EXAMPLE, &other, Some(ConsentFault::AssessmentForOtherModel)),
+        (other_purpose.as_str(), &other, Some(ConsentFault::AssessmentForOtherPurpose)),
+    ] {
+        let answer = admitted_in(toml, deployment.clone(), false, now());
+        assert_eq!(answer.err().map(|refusal| refusal.fault), fault);
+    }
+}
+
+#[test]
+fn o2_profiles_that_ask_for_no_assessment_enrol_without() {
+    let toml = &EXAMPLE[..EXAMPLE.find("[[assessments]]").unwrap()];
+    let toml = format!("{toml}{}", &EXAMPLE[EXAMPLE.find("[[gates]]").unwrap()..]);
+    for name in Profile::names() {
+        let profile = Profile::named(name).unwrap();
+        let required = profile.impact_assessment_required;
+        assert_eq!(required, ["cn", "eu"].contains(&name));
+        let policy = policy_of(&toml, profile).unwrap();
+        let answer = policy.admit("maple-property", "resident-0017", draft(), now());
+        assert_eq!(answer.is_err(), required, "{name}: {answer:?}");
+    }
+}

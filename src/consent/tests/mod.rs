@@ -50,7 +50,7 @@ fn version(text: &str) -> NoticeVersion {
 /// A second version of the example's notice, effective from `from`.
 fn newer_notice(from: &str) -> String {
     let start = EXAMPLE.find("[[notices]]").unwrap();
-    let end = EXAMPLE.find("[[gates]]").unwrap();
+    let end = EXAMPLE.find("[[assessments]]").unwrap();
     EXAMPLE[start..end].replace("2026-01\"", "2026-02\"").replace("2026-01-01T00:00:00+08:00", from)
 }
 

@@ -19,24 +19,25 @@ fn changes_come_in_the_document_s_order_and_name_each_object() {
     let expected = [
         ("controller", "maple-property"),
         ("notice", "maple-property/face-entry@2026-01"),
+        ("assessment", "maple-property@2026-01"),
         ("gate", "north-gate-1"),
         ("gate", "lobby-1"),
     ];
     assert_eq!(named, expected);
-    assert_eq!(kinds(&changes), [ChangeKind::Added; 4]);
+    assert_eq!(kinds(&changes), [ChangeKind::Added; 5]);
 }
 
 #[test]
 fn applying_the_same_document_again_changes_nothing() {
     let (again, changes) = apply(&example(), EXAMPLE).unwrap();
-    assert_eq!(kinds(&changes), [ChangeKind::Unchanged; 4]);
+    assert_eq!(kinds(&changes), [ChangeKind::Unchanged; 5]);
     assert_eq!(again.to_toml(), example().to_toml());
 }
 
 #[test]
 fn a_file_saved_with_other_line_breaks_changes_nothing() {
     let (_, changes) = apply(&example(), &EXAMPLE.replace('\n', "\r\n")).unwrap();
-    assert_eq!(kinds(&changes), [ChangeKind::Unchanged; 4]);
+    assert_eq!(kinds(&changes), [ChangeKind::Unchanged; 5]);
 }
 
 #[test]
@@ -44,7 +45,7 @@ fn a_change_says_what_was_and_what_will_be() {
     let toml = edited("fpir = 0.01", "fpir = 0.001").replacen("duplicates = \"refuse\"\n", "", 1);
     let (_, changes) = apply(&example(), &toml).unwrap();
     assert_eq!(changes[0].fields, ["duplicates: \"refuse\" -> unset"]);
-    assert_eq!(changes[2].fields, ["fpir: 0.01 -> 0.001"]);
+    assert_eq!(changes[3].fields, ["fpir: 0.01 -> 0.001"]);
 }
 
 #[test]
@@ -81,6 +82,18 @@ fn c6_an_applied_notice_never_changes() {
         let refusal = apply(&example(), &edited(old, new)).unwrap_err();
         assert_eq!(refusal.kind(), RefusalKind::State);
         assert!(refusal.to_string().contains("publish a new version"), "{refusal}");
+    }
+}
+
+#[test]
+fn o2_an_applied_assessment_never_changes() {
+    for (old, new) in [
+        ("assessed_at = 2026-01-01", "assessed_at = 2026-01-02"),
+        ("cannot be changed like a code", "can be changed like a code"),
+    ] {
+        let refusal = apply(&example(), &edited(old, new)).unwrap_err();
+        assert_eq!(refusal.kind(), RefusalKind::State);
+        assert!(refusal.to_string().contains("conclude a new version"), "{refusal}");
     }
 }
 

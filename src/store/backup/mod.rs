@@ -1,7 +1,7 @@
 //! Backups: every row of the store as of one revision, sealed as it is, signed as a whole.
 //!
 //! ```text
-//! backup | magic "ASSENTB1" | length u32 LE | head, JSON | row | row | ... | end |
+//! backup | magic "ASSENTB2" | length u32 LE | head, JSON | row | row | ... | end |
 //! row    | part u8 | length u16 LE | key | length u32 LE | value |    part: of `Part::ALL`
 //! end    | 255 | SHA-256 of all bytes before the end, 32 | Ed25519 signature, 64 |
 //!          signed: "assent/backup/1", the digest in hexadecimal, a line each
@@ -46,7 +46,7 @@ use crate::crypto::cell::Epoch;
 use crate::crypto::{OpenError, PUBLIC_KEY_BYTES, SignatureFault};
 use crate::types::Timestamp;
 
-const MAGIC: &[u8; 8] = b"ASSENTB1";
+const MAGIC: &[u8; 8] = b"ASSENTB2";
 const STATEMENT: &str = "assent/backup/1";
 /// Stands where a row's part would.
 const END: u8 = u8::MAX;

@@ -12,6 +12,7 @@
 //! consents       MAC, 32 bytes                sealed message
 //! policy         name, UTF-8                  sealed message
 //! audit          seq, u64 big endian          sealed message          (trail.rs)
+//! facts          MAC, 32 bytes                sealed message          (facts.rs)
 //! log            revision, u64                sealed message
 //! ```
 //! The head is the last key of `log`: there is no second counter that could disagree with it.
@@ -51,6 +52,7 @@ fn definition(table: Table) -> Rows {
         Table::ConsentIds => "consents",
         Table::Policy => "policy",
         Table::Audit => "audit",
+        Table::Facts => "facts",
     })
 }
 

@@ -6,6 +6,8 @@ mod backup;
 mod claims;
 /// The key tree: older copies, rollback, failing cells.
 mod erasure;
+/// What is remembered besides records.
+mod facts;
 /// Failing disks and power cuts, against a plain map.
 mod faults;
 /// Flipped bits, all over the file.
