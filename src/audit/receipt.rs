@@ -7,7 +7,9 @@ use crate::crypto::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES, SignatureFault, Signer, v
 
 /// How a statement says what it is.
 const ERASURE: &str = "assent/erasure-receipt/1";
-const CONSENT: &str = "assent/consent-receipt/1";
+const CONSENT: &str = "assent/consent-receipt/2";
+const EVIDENCE: &str = "assent/evidence/1";
+const DECOMMISSION: &str = "assent/decommission-certificate/1";
 
 /// A signed JSON statement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,10 @@ pub enum ReceiptKind {
     Consent,
     /// What was destroyed.
     Erasure,
+    /// What the service did, with the part of the audit trail that shows it.
+    Evidence,
+    /// That the whole deployment was destroyed.
+    Decommission,
 }
 
 impl ReceiptKind {
@@ -39,6 +45,8 @@ impl ReceiptKind {
         match self {
             Self::Consent => CONSENT,
             Self::Erasure => ERASURE,
+            Self::Evidence => EVIDENCE,
+            Self::Decommission => DECOMMISSION,
         }
     }
 }
@@ -97,6 +105,8 @@ impl Receipt {
         let kind = match body["type"].as_str() {
             Some(CONSENT) => ReceiptKind::Consent,
             Some(ERASURE) => ReceiptKind::Erasure,
+            Some(EVIDENCE) => ReceiptKind::Evidence,
+            Some(DECOMMISSION) => ReceiptKind::Decommission,
             Some(_) | None => return Err(ReceiptFault::NotAReceipt),
         };
         Ok(Statement { kind, body })

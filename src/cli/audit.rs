@@ -222,7 +222,7 @@ fn keep(file: &Path, checkpoint: &Checkpoint) -> Result<(), Failure> {
     written.map_err(|fault| unreadable(file, fault))
 }
 
-fn kept(file: &Path) -> Result<Vec<Checkpoint>, Failure> {
+pub(super) fn kept(file: &Path) -> Result<Vec<Checkpoint>, Failure> {
     read_checkpoints(BufReader::new(open(file)?)).map_err(|fault| unreadable(file, fault))
 }
 
@@ -242,6 +242,8 @@ pub(super) fn verify_receipts(args: &ReceiptArgs, json: bool) -> Outcome {
         let what = match statement.kind {
             ReceiptKind::Consent => "consent receipt",
             ReceiptKind::Erasure => "erasure receipt",
+            ReceiptKind::Evidence => "statement of evidence",
+            ReceiptKind::Decommission => "certificate of decommissioning",
         };
         say!("{}: {what}, signed by {}", file.display(), hex::encode(receipt.public_key));
         if key.is_none() {
@@ -293,7 +295,7 @@ fn decode_base64(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn public_key(hex: Option<&str>) -> Result<Option<[u8; 32]>, Failure> {
+pub(super) fn public_key(hex: Option<&str>) -> Result<Option<[u8; 32]>, Failure> {
     let decode = |hex: &str| {
         let mut key = [0; 32];
         hex::decode_to_slice(hex, &mut key).map(|()| key)
@@ -311,7 +313,7 @@ fn unreadable(file: &Path, fault: std::io::Error) -> Failure {
     Failure::usage(fault).about(file)
 }
 
-fn refused(fault: VerifyError) -> Failure {
+pub(super) fn refused(fault: VerifyError) -> Failure {
     if let VerifyError::Read(fault) = fault {
         return Failure::usage(fault);
     }

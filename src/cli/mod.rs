@@ -1,5 +1,6 @@
 //! The command line: each command is a client of the service, but for `serve`, `demo`,
-//! `check-config`, `profile`, `models`, `keys`, `restore`, `audit verify` and `receipt verify`, which run here.
+//! `check-config`, `profile`, `models`, `keys`, `restore`, `audit verify`,
+//! `evidence verify` and `receipt verify`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
 
@@ -17,6 +18,7 @@ mod connection;
 mod consent_file;
 mod demo;
 mod enroll;
+mod evidence;
 mod exit;
 mod keys;
 mod models;
@@ -78,6 +80,10 @@ enum Command {
     /// Fetch, check and witness the audit trail
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Collect what was done about a subject, for a court, a regulator or the person; check it
+    Evidence(evidence::EvidenceArgs),
+    /// Collect what was done in a stretch of time, after an incident
+    Incident(evidence::IncidentArgs),
     /// Put load on a running service and measure it
     Bench(bench::BenchArgs),
     /// Check receipts of consent and erasure
@@ -102,6 +108,8 @@ pub fn run(cli: Cli) -> Exit {
         Command::Audit(AuditCommand::Export(args)) => block_on(audit::export(&args, json)),
         Command::Audit(AuditCommand::Witness(args)) => block_on(audit::witness(&args, json)),
         Command::Receipt(ReceiptCommand::Verify(args)) => audit::verify_receipts(&args, json),
+        Command::Evidence(args) => block_on(evidence::run(&args, json)),
+        Command::Incident(args) => block_on(evidence::incident(&args, json)),
         Command::Bench(args) => block_on(bench::run(&args, json)),
         Command::Apply(args) => block_on(calls::apply(&args, json)),
         Command::Notice(args) => block_on(calls::notice(&args, json)),

@@ -208,6 +208,22 @@ impl Policy {
         AssessmentStanding::of(own, purpose, self.deployment.model.as_ref(), now)
     }
 
+    /// The newest impact assessment of the controller for `purpose` and the model in use.
+    #[must_use]
+    pub fn assessment_of(
+        &self,
+        controller: &ControllerId,
+        purpose: &Purpose,
+    ) -> Option<&Assessment> {
+        let model = self.deployment.model.as_ref();
+        let fits = |a: &&Assessment| {
+            a.controller == *controller
+                && a.purposes.contains(purpose)
+                && model.is_none_or(|model| *model == a.model)
+        };
+        self.assessments().filter(fits).max_by_key(|a| a.assessed_at)
+    }
+
     /// Each purpose of a gate that nobody can be enrolled for at `now`, for want of an impact
     /// assessment (O2).
     #[must_use]

@@ -324,7 +324,7 @@ impl Engine {
         let answer = Answer {
             record: record.id,
             expires_at: record.consent.expires_at,
-            receipt: consent_receipt(self.store.signer(), &record),
+            receipt: consent_receipt(self.store.signer(), &record, &self.policy()),
             quality,
             duplicates,
         };

@@ -13,6 +13,7 @@ mod arrivals;
 mod audit;
 mod backup;
 mod enrol;
+mod evidence;
 mod policy;
 mod receipt;
 mod revoke;
@@ -31,6 +32,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
+pub use evidence::{EvidenceAbout, EvidencePiece};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};

@@ -25,9 +25,10 @@ pub const fn access(rpc: Rpc) -> Access {
         Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
             Access::Roles(&[Role::Operator])
         }
-        Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
-            Access::Roles(&[Role::Operator, Role::Auditor])
-        }
+        Rpc::OperatorReadPolicy
+        | Rpc::OperatorStatus
+        | Rpc::OperatorExportAudit
+        | Rpc::OperatorCollectEvidence => Access::Roles(&[Role::Operator, Role::Auditor]),
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => Access::Public,
     }
 }

@@ -234,6 +234,18 @@ impl Client {
         Ok(Answers(client.export_audit(request).await?.into_inner()))
     }
 
+    /// `Operator.CollectEvidence`.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn collect_evidence(
+        &self,
+        request: proto::CollectEvidenceRequest,
+    ) -> Reply<Answers<proto::CollectEvidenceResponse>> {
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        Ok(Answers(client.collect_evidence(request).await?.into_inner()))
+    }
+
     /// `Operator.Backup`.
     ///
     /// # Errors

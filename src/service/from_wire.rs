@@ -11,7 +11,7 @@ use super::proto;
 use crate::consent::{
     AlternativeMethod, ConsentDraft, ConsentForm, GuardianDraft, Intent, LawfulBasis, SubjectClass,
 };
-use crate::engine::{EnrolCommand, PadVerdict, Probe, RevokeTarget, VerifyCommand};
+use crate::engine::{EnrolCommand, EvidenceAbout, PadVerdict, Probe, RevokeTarget, VerifyCommand};
 use crate::pipeline::{Frame, PixelFormat, RawFrame};
 use crate::types::{
     ConsentId, ControllerId, GateId, IdempotencyKey, ModelContract, SubjectRef, Timestamp,
@@ -53,6 +53,30 @@ pub(super) fn verify(
     };
     let embedding = matches!(command.probe, Probe::Embedding { .. });
     Ok(VerifyParts { command, embedding })
+}
+
+/// What evidence is asked for.
+pub(super) fn evidence(request: proto::CollectEvidenceRequest) -> Result<EvidenceAbout, Fault> {
+    use proto::collect_evidence_request::About;
+    match request.about {
+        None => Err(Fault::field("about", "is missing")),
+        Some(About::Subject(proto::SubjectEvidence { controller_id, subject_ref })) => {
+            let controller =
+                ControllerId::parse(controller_id).map_err(text("subject.controller_id"))?;
+            let subject = SubjectRef::parse(subject_ref).map_err(text("subject.subject_ref"))?;
+            Ok(EvidenceAbout::Subject { controller, subject })
+        }
+        Some(About::Period(proto::PeriodEvidence { from, until })) => {
+            let time = |path, wire| {
+                optional_time(path, wire)?.ok_or_else(|| Fault::field(path, "is missing"))
+            };
+            let (from, until) = (time("period.from", from)?, time("period.until", until)?);
+            if until <= from {
+                return Err(Fault::field("period.until", "is not after period.from"));
+            }
+            Ok(EvidenceAbout::Period { from, until })
+        }
+    }
 }
 
 /// The enrolment, and whether any of its frames is an embedding.

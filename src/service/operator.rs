@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::fault::Fault;
 use super::proto::{self, operator_server::Operator};
 use super::shared::{Shared, observed};
-use super::{Rpc, to_wire};
+use super::{Rpc, from_wire, to_wire};
 
 pub(super) struct OperatorService(Arc<Shared>);
 
@@ -70,6 +70,27 @@ impl Operator for OperatorService {
                 Err(fault) => Err(Fault::internal(&fault).into_status()),
             });
             Ok(Box::pin(pieces) as Self::ExportAuditStream)
+        })
+        .await
+    }
+
+    type CollectEvidenceStream =
+        Pin<Box<dyn Stream<Item = Result<proto::CollectEvidenceResponse, Status>> + Send>>;
+
+    async fn collect_evidence(
+        &self,
+        request: Request<proto::CollectEvidenceRequest>,
+    ) -> Result<Response<Self::CollectEvidenceStream>, Status> {
+        observed(Rpc::OperatorCollectEvidence, async {
+            self.0.admit(Rpc::OperatorCollectEvidence, &request)?;
+            let engine = self.0.engine()?;
+            let about = from_wire::evidence(request.into_inner())?;
+            let end = self.0.open_stream()?;
+            let pieces = engine.collect_evidence(about).take_until(end).map(|piece| match piece {
+                Ok(piece) => Ok(piece.into()),
+                Err(fault) => Err(Fault::internal(&fault).into_status()),
+            });
+            Ok(Box::pin(pieces) as Self::CollectEvidenceStream)
         })
         .await
     }

@@ -9,7 +9,8 @@ use crate::consent::{
     Notice, SubjectClass,
 };
 use crate::engine::{
-    Decision, EngineStatus, Enrolled, GatePlan, Held, Receipt, RevocationReceipt, Timings, Verdict,
+    Decision, EngineStatus, Enrolled, EvidencePiece, GatePlan, Held, Receipt, RevocationReceipt,
+    Timings, Verdict,
 };
 use crate::store::KeyStatus;
 use crate::types::{Quality, QualityReason, Timestamp};
@@ -165,6 +166,17 @@ impl From<&Timings> for proto::Timings {
             total_us: us(timings.total),
             batch_size: timings.pipeline.batch_size,
         }
+    }
+}
+
+impl From<EvidencePiece> for proto::CollectEvidenceResponse {
+    fn from(piece: EvidencePiece) -> Self {
+        use proto::collect_evidence_response::Piece;
+        let piece = match piece {
+            EvidencePiece::Trail(lines) => Piece::Trail(lines),
+            EvidencePiece::Statement(statement) => Piece::Statement((&statement).into()),
+        };
+        Self { piece: Some(piece) }
     }
 }
 

@@ -187,6 +187,9 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
         Rpc::OperatorExportAudit => {
             client.export_audit(proto::ExportAuditRequest::default()).await.map(drop)
         }
+        Rpc::OperatorCollectEvidence => {
+            client.collect_evidence(proto::CollectEvidenceRequest::default()).await.map(drop)
+        }
         Rpc::OperatorRotateKeys => client.rotate_keys(proto::RotateKeysRequest {}).await.map(drop),
         Rpc::OperatorBackup => client.backup(proto::BackupRequest {}).await.map(drop),
         Rpc::NoticesGetNotice => {
@@ -209,9 +212,10 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
             Some(&[Role::Operator])
         }
-        Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
-            Some(&[Role::Operator, Role::Auditor])
-        }
+        Rpc::OperatorReadPolicy
+        | Rpc::OperatorStatus
+        | Rpc::OperatorExportAudit
+        | Rpc::OperatorCollectEvidence => Some(&[Role::Operator, Role::Auditor]),
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => None,
     }
 }
@@ -231,6 +235,7 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::EnrollmentEnroll
         | Rpc::EnrollmentRevoke
         | Rpc::EnrollmentDescribeSubject
+        | Rpc::OperatorCollectEvidence
         | Rpc::NoticesGetNotice
         | Rpc::NoticesGetRetentionPolicy => "INVALID_ARGUMENT",
     }

@@ -8,6 +8,7 @@ mod audit; // what the service says it did, checked without it; old copies of it
 mod backup; // backups fetched and restored by the program; nobody revoked comes back
 mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
+mod evidence; // what the service did about a person or in an hour, collected and checked offline
 mod expiry; // ten thousand consents that end at the same instant
 mod forensics; // what a face leaves in memory and files of the process: nothing
 mod full_disk; // a real file system that fills up: enrolment refused, revocation goes on

@@ -1,0 +1,306 @@
+//! `assent evidence` and `assent incident`: what the service did, for whoever may ask, checked
+//! without it.
+//!
+//! ```text
+//! DIR/index.html                for people, Chinese and English; proves nothing by itself
+//! DIR/statement.json            what the service states, the bytes that are signed
+//! DIR/statement.signature.json  {public_key, signature}, hexadecimal, Ed25519
+//! DIR/trail.jsonl               export of the audit trail; statement.json names its SHA-256
+//! ```
+
+mod page;
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Outcome;
+use super::audit::{kept, public_key, refused};
+use super::connection::{ConnectionArgs, read};
+use super::exit::{Exit, Failure};
+use crate::audit::{Receipt, ReceiptKind, VerifyReport, verify_export};
+use crate::crypto::{Hasher, PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
+use crate::service::{WireTime, proto};
+use crate::types::Timestamp;
+
+const STATEMENT: &str = "statement.json";
+const SIGNATURE: &str = "statement.signature.json";
+const TRAIL: &str = "trail.jsonl";
+const PAGE: &str = "index.html";
+/// Bytes of the trail that are hashed at once.
+const CHUNK_BYTES: usize = 1 << 16;
+
+/// `assent evidence`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct EvidenceArgs {
+    #[command(subcommand)]
+    check: Option<EvidenceCommand>,
+    /// The subject, as the enrolment tool named it
+    #[arg(required = true)]
+    subject: Option<String>,
+    /// Whose subject
+    #[arg(long, required = true, value_name = "ID")]
+    controller: Option<String>,
+    /// Folder for the evidence; made, or empty
+    #[arg(short, long, required = true, value_name = "DIR")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum EvidenceCommand {
+    /// Check evidence without the service: signatures, digests, every link of the trail
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The folder
+    folder: PathBuf,
+    /// The deployment's public key; without it the key in the evidence is taken at its word
+    #[arg(long, value_name = "HEX")]
+    public_key: Option<String>,
+    /// File that `assent audit witness` keeps
+    #[arg(long, value_name = "FILE")]
+    witness: Option<PathBuf>,
+}
+
+/// `assent incident`.
+#[derive(Debug, Args)]
+pub(super) struct IncidentArgs {
+    /// From this instant on, such as 2026-03-01T08:00:00+08:00
+    #[arg(long, value_name = "TIME")]
+    from: Timestamp,
+    /// Up to this instant, which is not part of it; now without it
+    #[arg(long, value_name = "TIME")]
+    until: Option<Timestamp>,
+    /// Folder for the evidence; made, or empty
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn run(args: &EvidenceArgs, json: bool) -> Outcome {
+    use proto::collect_evidence_request::About;
+    if let Some(EvidenceCommand::Verify(args)) = &args.check {
+        return verify(args, json);
+    }
+    let (Some(subject), Some(controller), Some(output)) =
+        (&args.subject, &args.controller, &args.output)
+    else {
+        return Err(Failure::new(Exit::Usage, "a subject, --controller and --output are needed"));
+    };
+    let (controller_id, subject_ref) = (controller.clone(), subject.clone());
+    let about = About::Subject(proto::SubjectEvidence { controller_id, subject_ref });
+    collect(&args.connection, about, output, json).await
+}
+
+pub(super) async fn incident(args: &IncidentArgs, json: bool) -> Outcome {
+    use proto::collect_evidence_request::About;
+    let until = args.until.unwrap_or_else(Timestamp::now);
+    let (from, until) = (Some(wire(args.from)), Some(wire(until)));
+    let about = About::Period(proto::PeriodEvidence { from, until });
+    collect(&args.connection, about, &args.output, json).await
+}
+
+fn wire(at: Timestamp) -> WireTime {
+    let (seconds, ms) = (at.unix_ms().div_euclid(1000), at.unix_ms().rem_euclid(1000));
+    WireTime { seconds, nanos: i32::try_from(ms * 1_000_000).unwrap_or_default() }
+}
+
+async fn collect(
+    connection: &ConnectionArgs,
+    about: proto::collect_evidence_request::About,
+    folder: &Path,
+    json: bool,
+) -> Outcome {
+    let client = connection.connect().await?;
+    let request = proto::CollectEvidenceRequest { about: Some(about) };
+    let mut pieces = client.collect_evidence(request).await?;
+    make_folder(folder)?;
+    let path = folder.join(TRAIL);
+    let mut trail = BufWriter::new(new_file(&path)?);
+    let (mut statement, mut bytes, progress) = (None, 0, ProgressBar::no_length());
+    while let Some(response) = pieces.next().await? {
+        use proto::collect_evidence_response::Piece;
+        match response.piece {
+            Some(Piece::Trail(lines)) => {
+                trail.write_all(&lines).map_err(|fault| Failure::usage(fault).about(&path))?;
+                bytes += lines.len() as u64;
+                progress.set_position(bytes);
+            }
+            Some(Piece::Statement(signed)) => statement = Some(signed),
+            None => {}
+        }
+    }
+    progress.finish_and_clear();
+    let synced = trail.into_inner().map_err(std::io::IntoInnerError::into_error);
+    let synced = synced.and_then(|file| file.sync_all());
+    synced.map_err(|fault| Failure::usage(fault).about(&path))?;
+    let signed = statement.ok_or_else(|| {
+        Failure::new(Exit::Unavailable, "the service ended before its statement; try again")
+    })?;
+    write(&folder.join(STATEMENT), &signed.body)?;
+    let signature = serde_json::json!({
+        "public_key": hex::encode(&signed.public_key),
+        "signature": hex::encode(&signed.signature),
+    });
+    write(&folder.join(SIGNATURE), format!("{signature:#}\n").as_bytes())?;
+    let evidence = Evidence::check(folder, None, None)?;
+    let page = page::page(&evidence.statement, &evidence.events(folder)?);
+    write(&folder.join(PAGE), page.as_bytes())?;
+    evidence.report(folder, json, false, false)
+}
+
+/// Checks what `collect` wrote, on any machine.
+fn verify(args: &VerifyArgs, json: bool) -> Outcome {
+    let key = public_key(args.public_key.as_deref())?;
+    let evidence = Evidence::check(&args.folder, key.as_ref(), args.witness.as_deref())?;
+    evidence.report(&args.folder, json, key.is_some(), args.witness.is_some())
+}
+
+/// The signature beside a statement.
+#[derive(Serialize, Deserialize)]
+struct Signature {
+    #[serde(with = "hex::serde")]
+    public_key: [u8; PUBLIC_KEY_BYTES],
+    #[serde(with = "hex::serde")]
+    signature: [u8; SIGNATURE_BYTES],
+}
+
+/// Evidence that holds.
+struct Evidence {
+    statement: Value,
+    trail: VerifyReport,
+}
+
+impl Evidence {
+    fn check(
+        folder: &Path,
+        key: Option<&[u8; PUBLIC_KEY_BYTES]>,
+        witness: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let (statement, signature) = (folder.join(STATEMENT), folder.join(SIGNATURE));
+        let body = read(&statement)?;
+        let signed: Signature = serde_json::from_slice(&read(&signature)?)
+            .map_err(|fault| Failure::usage(fault).about(&signature))?;
+        let Signature { public_key, signature } = signed;
+        let receipt = Receipt { body, signature, public_key };
+        let said = receipt
+            .verify(key)
+            .map_err(|fault| Failure::new(Exit::Refused, fault.to_string()).about(&statement))?;
+        if said.kind != ReceiptKind::Evidence {
+            let message = "is signed, but is no statement of evidence";
+            return Err(Failure::new(Exit::Refused, message).about(&statement));
+        }
+        let path = folder.join(TRAIL);
+        if said.body["trail"]["sha256"] != hex::encode(digest(&path)?) {
+            let message = "is not the trail that the statement names: it was altered or exchanged";
+            return Err(Failure::new(Exit::Refused, message).about(&path));
+        }
+        let witness = witness.map(kept).transpose()?.unwrap_or_default();
+        let trail = verify_export(open(&path)?, Some(&public_key), &witness, |_| {})
+            .map_err(|fault| refused(fault).about(&path))?;
+        Ok(Self { statement: said.body, trail })
+    }
+
+    /// The whole entries of the trail, in order.
+    #[expect(clippy::unused_self, reason = "only the trail of evidence that holds is read")]
+    fn events(&self, folder: &Path) -> Result<Vec<Value>, Failure> {
+        let path = folder.join(TRAIL);
+        let mut events = Vec::new();
+        for line in open(&path)?.lines() {
+            let line = line.map_err(|fault| Failure::usage(fault).about(&path))?;
+            let mut line: Value = serde_json::from_str(&line).map_err(Failure::internal)?;
+            let entry = line["entry"].take();
+            if entry.is_object() && entry["event"] != "checkpoint" {
+                events.push(entry);
+            }
+        }
+        Ok(events)
+    }
+
+    fn report(&self, folder: &Path, json: bool, key_given: bool, witnessed: bool) -> Outcome {
+        if json {
+            let said = serde_json::json!({ "statement": self.statement, "trail": self.trail });
+            say!("{said:#}");
+            return Ok(Exit::Ok);
+        }
+        let statement = &self.statement;
+        say!("the evidence in {} holds", folder.display());
+        say!("  about      {}", statement["about"]);
+        say!("  collected  {}", text(&statement["collected_at"]));
+        let held = statement["held"].as_array().map_or(0, Vec::len);
+        say!("  held now   {held} record(s)");
+        if let Some(events) = statement["events"].as_object() {
+            for (event, times) in events {
+                say!("  {:>8}  {event}", times.to_string());
+            }
+        }
+        let VerifyReport { public_key, first, end, witnessed: agreed, .. } = &self.trail;
+        say!("  trail      entries {first} to {}, every link checked", end.head.seq);
+        say!("  signed by  {}", hex::encode(public_key));
+        if !key_given {
+            say!("             compare it with the key that you know: --public-key checks it");
+        }
+        if witnessed {
+            say!("  agrees with {agreed} checkpoint(s) of the witness");
+        }
+        say!("  to read    {}", folder.join(PAGE).display());
+        Ok(Exit::Ok)
+    }
+}
+
+/// A JSON string as it is, anything else as JSON.
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn digest(path: &Path) -> Result<[u8; 32], Failure> {
+    let (mut reader, mut hasher) =
+        (BufReader::with_capacity(CHUNK_BYTES, file(path)?), Hasher::default());
+    loop {
+        let chunk = reader.fill_buf().map_err(|fault| Failure::usage(fault).about(path))?;
+        if chunk.is_empty() {
+            return Ok(hasher.finish());
+        }
+        hasher.update(chunk);
+        let read = chunk.len();
+        reader.consume(read);
+    }
+}
+
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    let about = |fault| Failure::usage(fault).about(folder);
+    std::fs::create_dir_all(folder).map_err(about)?;
+    if std::fs::read_dir(folder).map_err(about)?.next().is_some() {
+        return Err(Failure::new(Exit::Usage, "is not empty; name a new folder").about(folder));
+    }
+    Ok(())
+}
+
+fn new_file(path: &Path) -> Result<File, Failure> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    file.map_err(|fault| Failure::usage(fault).about(path))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let written = new_file(path)?.write_all(bytes);
+    written.map_err(|fault| Failure::usage(fault).about(path))
+}
+
+fn file(path: &Path) -> Result<File, Failure> {
+    File::open(path).map_err(|fault| Failure::usage(fault).about(path))
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, Failure> {
+    file(path).map(BufReader::new)
+}
