@@ -1,5 +1,5 @@
 //! The command line: each command is a client of the service, but for `serve`, `demo`,
-//! `check-config`, `profile`, `models`, `keys`, `restore`, `audit verify`,
+//! `check-config`, `profile`, `models`, `keys`, `restore`, `decommission`, `audit verify`,
 //! `evidence verify` and `receipt verify`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
@@ -16,6 +16,7 @@ mod bench;
 mod calls;
 mod connection;
 mod consent_file;
+mod decommission;
 mod demo;
 mod enroll;
 mod evidence;
@@ -77,6 +78,8 @@ enum Command {
     Backup(backup::BackupArgs),
     /// Bring a backup back into an empty data directory, less what was revoked since
     Restore(backup::RestoreArgs),
+    /// Destroy a deployment and certify it: keys first, then every file
+    Decommission(decommission::DecommissionArgs),
     /// Fetch, check and witness the audit trail
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -103,6 +106,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Models(command) => models::run(&command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Backup(args) => block_on(backup::backup(&args, json)),
+        Command::Decommission(args) => decommission::run(&args, json),
         Command::Restore(args) => backup::restore(&args, json),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, json),
         Command::Audit(AuditCommand::Export(args)) => block_on(audit::export(&args, json)),

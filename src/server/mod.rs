@@ -8,6 +8,7 @@
 //! - A fault that leaves store or pipeline in doubt turns health to NOT_SERVING at once, and the
 //!   process keeps answering UNAVAILABLE until somebody looks.
 
+mod decommission;
 mod harden;
 mod housekeeping;
 mod logging;
@@ -23,6 +24,9 @@ use thiserror::Error;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+pub use decommission::{
+    DecommissionFailure, Inventory, Order, decommission, inventory, is_decommissioned,
+};
 pub use harden::harden;
 pub use logging::init_logging;
 pub use restore::{RestoreFailure, restore_backup};
@@ -60,6 +64,16 @@ pub enum StartupError {
     /// TLS or reflection.
     #[error(transparent)]
     Service(#[from] ServiceError),
+    /// The deployment ended.
+    #[error(
+        "{} was decommissioned: everything in it was destroyed, as the certificate in it says. A new \
+         deployment needs a new data directory and a new root key",
+        path.display()
+    )]
+    Decommissioned {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// The root key's cell.
     #[error(transparent)]
     Cell(#[from] CellError),
@@ -108,6 +122,9 @@ pub struct Running {
 /// # Errors
 /// See [`StartupError`]; nothing is left running then.
 pub async fn start(settings: Settings) -> Result<Running, StartupError> {
+    if is_decommissioned(&settings.data_dir) {
+        return Err(StartupError::Decommissioned { path: settings.data_dir });
+    }
     let cell = settings.cell.open()?;
     let Settings { grpc, metrics, security, callers, limits, .. } = &settings;
     if let Some(address) = metrics {

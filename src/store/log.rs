@@ -151,6 +151,15 @@ pub enum AuditEvent<'a> {
         /// Those were older than this.
         before: Timestamp,
     },
+    /// The deployment ends: the last entry of its trail.
+    Decommissioned {
+        /// When.
+        at: Timestamp,
+        /// Records that were held until then.
+        records: u64,
+        /// Who is responsible.
+        by: &'a str,
+    },
     /// Records that a restore did not bring back.
     NotRestored {
         /// When.

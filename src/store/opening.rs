@@ -95,6 +95,26 @@ impl Store {
         Ok(store)
     }
 
+    /// Opens a store as the model that it is bound to: for who destroys it, and compares nothing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_bound(
+        backend: Arc<dyn Backend>,
+        cell: Box<dyn RootCell>,
+    ) -> Result<Self, StoreError> {
+        let what = "description of itself";
+        let rows = backend.read(vec![meta(ROOT_ROW), meta(STORE_ROW)]).await?;
+        let [Some(root), Some(binding)] = rows.as_slice() else {
+            return Err(StoreError::Malformed { what });
+        };
+        if root.as_bytes() != cell.deployment().check() {
+            return Err(StoreError::WrongRoot);
+        }
+        let model = Keys::of(cell.deployment()).open_binding(binding)?.model;
+        Self::open(backend, cell, &model).await
+    }
+
     /// Writes what an empty store says about itself.
     async fn create(&self, check: [u8; DIGEST_BYTES]) -> Result<(), StoreError> {
         let binding = Binding { schema: SCHEMA, model: self.model.clone() };

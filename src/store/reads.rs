@@ -118,6 +118,14 @@ impl Store {
         Ok(Some(through))
     }
 
+    /// How many records are held.
+    ///
+    /// # Errors
+    /// The backend.
+    pub async fn records(&self) -> Result<u64, StoreError> {
+        Ok(self.backend.count(Table::Headers).await?)
+    }
+
     /// How the keys are kept.
     #[must_use]
     pub fn key_status(&self) -> KeyStatus {

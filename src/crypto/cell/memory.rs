@@ -74,4 +74,10 @@ impl RootCell for MemoryCell {
         self.roots.retain(|(held, _)| *held == epoch);
         Ok(())
     }
+
+    fn destroy(&mut self) -> Result<(), CellError> {
+        self.held.lock().unwrap().clear();
+        self.roots.clear();
+        Ok(())
+    }
 }

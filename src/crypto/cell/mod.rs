@@ -79,6 +79,13 @@ pub trait RootCell: Send {
     /// # Errors
     /// There is no ROOT of `epoch`, or the place failed.
     fn retire_all_but(&mut self, epoch: Epoch) -> Result<(), CellError>;
+
+    /// Destroys every key, the deployment key too, where it is kept; durable on return. The cell
+    /// does not open again.
+    ///
+    /// # Errors
+    /// The place failed.
+    fn destroy(&mut self) -> Result<(), CellError>;
 }
 
 /// Which cell a deployment has.

@@ -173,6 +173,17 @@ impl RootCell for TokenCell {
         // A token that says yes and keeps the object would undo every erasure.
         self.objects().map(drop)
     }
+
+    fn destroy(&mut self) -> Result<(), CellError> {
+        for object in self.place.objects(&self.session, None)? {
+            self.place.said("destroying a key", self.session.destroy_object(object))?;
+        }
+        self.roots.clear();
+        match self.place.objects(&self.session, None)?.is_empty() {
+            true => Ok(()),
+            false => Err(self.place.wrong("the token keeps keys that it was told to destroy")),
+        }
+    }
 }
 
 impl TokenPlace {

@@ -28,6 +28,12 @@ const RESERVE_BYTES: u64 = 32 << 20;
 const CACHE_BYTES: usize = 16 << 20;
 
 impl Embedded {
+    /// Whether there is a store in `directory`.
+    #[must_use]
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(FILE_NAME).exists()
+    }
+
     /// Opens the store in `directory`, which is made when it is not there, with a reserve of
     /// 32 MiB.
     ///

@@ -215,6 +215,10 @@ impl RootCell for FailingCell {
     fn retire_all_but(&mut self, epoch: Epoch) -> Result<(), CellError> {
         self.step(|cell| cell.retire_all_but(epoch))
     }
+
+    fn destroy(&mut self) -> Result<(), CellError> {
+        self.step(RootCell::destroy)
+    }
 }
 
 /// Revokes one after the other until the cell fails, and looks at what the next start finds.

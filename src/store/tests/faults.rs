@@ -196,6 +196,10 @@ impl RootCell for PoweredCell {
     fn retire_all_but(&mut self, epoch: Epoch) -> Result<(), CellError> {
         self.step(|cell| cell.retire_all_but(epoch))
     }
+
+    fn destroy(&mut self) -> Result<(), CellError> {
+        self.step(RootCell::destroy)
+    }
 }
 
 /// What happened in all histories.

@@ -270,6 +270,18 @@ impl RootCell for FileCell {
         }
         Ok(())
     }
+
+    fn destroy(&mut self) -> Result<(), CellError> {
+        self.medium
+            .write_at(&[0; FILE_BYTES], 0)
+            .and_then(|()| self.medium.sync())
+            .and_then(|()| fs::remove_file(&self.path))
+            .and_then(|()| sync_directory_of(&self.path))
+            .map_err(|source| CellError::Io { path: self.path.clone(), source })?;
+        self.roots.clear();
+        self.slots.clear();
+        Ok(())
+    }
 }
 
 /// The bytes of a file with these keys.

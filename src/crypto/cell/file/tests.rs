@@ -369,3 +369,20 @@ fn a_passphrase_file_is_refused_with_the_remedy() {
     assert_eq!(Passphrase::read(&path).unwrap().bytes(), b"long enough passphrase");
     assert_eq!(format!("{:?}", Passphrase::read(&path).unwrap()), "Passphrase(..)");
 }
+
+#[test]
+fn o3_a_destroyed_cell_is_zeros_and_does_not_open_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("root.key");
+    let mut cell = FileCell::create(&path).unwrap();
+    cell.prepare(Epoch(2)).unwrap();
+    // A copy of the open file's inode: what is left of it afterwards.
+    let old = directory.path().join("old");
+    fs::hard_link(&path, &old).unwrap();
+    assert!(fs::read(&old).unwrap().iter().any(|byte| *byte != 0), "control");
+    cell.destroy().unwrap();
+    assert!(cell.roots().is_empty());
+    drop(cell);
+    assert!(fs::read(&old).unwrap().iter().all(|byte| *byte == 0));
+    assert!(!path.exists() && FileCell::open(&path).is_err());
+}

@@ -1,0 +1,302 @@
+//! The end of a deployment: keys destroyed, files wiped, a signed certificate (O3, M15).
+//!
+//! # Invariants
+//! - The audit trail is written out, signed and synced before anything is destroyed: M9 and M14
+//!   want it kept.
+//! - Keys go first. From then on nothing that is left of the store, its backups or its snapshots
+//!   opens, whatever becomes of the wiping.
+//! - A data directory that was decommissioned says so, and is never served again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::audit::{ExportWriter, Head, Receipt, ReceiptKind};
+use crate::config::Settings;
+use crate::crypto::Hasher;
+use crate::crypto::cell::CellError;
+use crate::store::{AuditEvent, Embedded, EmbeddedError, Signer, Store, StoreError};
+use crate::types::{Revision, Timestamp};
+
+/// What a decommissioned data directory holds: the certificate.
+const MARKER: &str = "decommissioned.json";
+/// Written and read at once, bytes.
+const CHUNK_BYTES: usize = 1 << 20;
+
+const TECHNIQUE: &str = "cryptographic erase, then overwriting and removal: every template, record \
+     and backup is sealed under keys that hang on ROOT and the deployment key; both were destroyed \
+     where they are kept, then every file of the deployment was overwritten with zeros and removed";
+const LIMITS: &str = "copies of the root key that were made while it was in force, file systems \
+     that copy on write, and spare cells of flash are beyond what this program can reach";
+
+/// Why a deployment was not decommissioned, or not to its end.
+#[derive(Debug, Error)]
+pub enum DecommissionFailure {
+    /// No store.
+    #[error("there is no store in {}", path.display())]
+    Nothing {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// It was decommissioned before.
+    #[error("{} was decommissioned already; its certificate is {MARKER} in it", path.display())]
+    Already {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A file.
+    #[error("{} cannot be written", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The root key's cell.
+    #[error(transparent)]
+    Cell(#[from] CellError),
+    /// The store's files.
+    #[error(transparent)]
+    Backend(#[from] EmbeddedError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something is still there.
+    #[error("{} is still there after it was wiped", path.display())]
+    Left {
+        /// What.
+        path: PathBuf,
+    },
+}
+
+/// What there is to destroy.
+#[derive(Debug, Clone, Serialize)]
+pub struct Inventory {
+    /// The deployment's public key, hexadecimal: naming it confirms.
+    pub public_key: String,
+    /// Records that are held.
+    pub records: u64,
+    /// The store's revision.
+    pub revision: Revision,
+    /// Entries of the audit trail.
+    pub audit_entries: u64,
+    /// Id and name of each controller.
+    pub controllers: Vec<Value>,
+    /// Every file that is wiped, the root key apart.
+    pub files: Vec<PathBuf>,
+}
+
+/// Who decommissions, and where the papers go.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Name and title of who is responsible.
+    pub by: String,
+    /// File for the audit trail; must not exist.
+    pub trail: PathBuf,
+}
+
+/// Whether the data directory was decommissioned.
+#[must_use]
+pub fn is_decommissioned(data_dir: &Path) -> bool {
+    data_dir.join(MARKER).exists()
+}
+
+/// What [`decommission`] would destroy. Nothing is changed but what every start changes.
+///
+/// # Errors
+/// There is no store, or it does not open.
+pub async fn inventory(settings: &Settings) -> Result<Inventory, DecommissionFailure> {
+    let store = open(settings).await?;
+    let inventory = take_inventory(settings, &store).await;
+    store.close().await;
+    inventory
+}
+
+/// Destroys the deployment and certifies it; the service must not run.
+///
+/// # Errors
+/// See [`DecommissionFailure`]. Until the trail is written nothing is destroyed.
+pub async fn decommission(
+    settings: &Settings,
+    order: &Order,
+) -> Result<Receipt, DecommissionFailure> {
+    let begun_at = Timestamp::now();
+    let store = open(settings).await?;
+    let outcome = write_papers(settings, order, &store).await;
+    store.close().await;
+    let (inventory, trail) = outcome?;
+    let mut cell = settings.cell.open()?;
+    let (signer, kind) = (cell.deployment().signer(), cell.kind());
+    cell.destroy()?;
+    drop(cell);
+    for root in places(settings) {
+        wipe(&root).map_err(|source| DecommissionFailure::File { path: root.clone(), source })?;
+        if root.exists() {
+            return Err(DecommissionFailure::Left { path: root });
+        }
+    }
+    if settings.cell.open().is_ok() {
+        return Err(DecommissionFailure::Left { path: PathBuf::from(settings.cell.to_string()) });
+    }
+    let statement = json!({
+        "type": ReceiptKind::Decommission.name(),
+        "standard": "NIST SP 800-88 Rev. 2",
+        "sanitization_method": "purge",
+        "sanitization_technique": TECHNIQUE,
+        "media": format!("{} files, ROOT and deployment key in a {kind}", inventory.files.len()),
+        "tool": concat!("assent ", env!("CARGO_PKG_VERSION")),
+        "performed_by": order.by,
+        "begun_at": begun_at,
+        "completed_at": Timestamp::now(),
+        "controllers": inventory.controllers,
+        "profile": settings.profile.name,
+        "records_destroyed": inventory.records,
+        "revision": inventory.revision,
+        "audit_trail": trail,
+        "verification": "the root key does not open any more, and none of the files is there",
+        "limits": LIMITS,
+    });
+    let certificate = Receipt::sign(&signer, &statement);
+    mark(&settings.data_dir, &certificate)?;
+    Ok(certificate)
+}
+
+async fn open(settings: &Settings) -> Result<Store, DecommissionFailure> {
+    let path = settings.data_dir.clone();
+    if is_decommissioned(&path) {
+        return Err(DecommissionFailure::Already { path });
+    }
+    if !Embedded::is_in(&path) {
+        return Err(DecommissionFailure::Nothing { path });
+    }
+    let cell = settings.cell.open()?;
+    Ok(Store::open_bound(Arc::new(Embedded::open(&path)?), cell).await?)
+}
+
+async fn take_inventory(
+    settings: &Settings,
+    store: &Store,
+) -> Result<Inventory, DecommissionFailure> {
+    let policy = store.policy().await?.map(|(bytes, _)| bytes).unwrap_or_default();
+    let policy: toml::Table = toml::from_str(&String::from_utf8_lossy(&policy)).unwrap_or_default();
+    let controllers = policy.get("controllers").and_then(toml::Value::as_array);
+    let name = |c: &toml::Value| json!({ "id": c.get("id"), "name": c.get("name") });
+    let mut files = Vec::new();
+    for root in places(settings) {
+        list(&root, &mut files)
+            .map_err(|source| DecommissionFailure::File { path: root.clone(), source })?;
+    }
+    Ok(Inventory {
+        public_key: hex::encode(store.signer().public_key()),
+        records: store.records().await?,
+        revision: store.revision().await?,
+        audit_entries: store.audit_head().seq,
+        controllers: controllers.into_iter().flatten().map(name).collect(),
+        files,
+    })
+}
+
+/// The last entry of the trail, and the trail itself in a file of its own.
+async fn write_papers(
+    settings: &Settings,
+    order: &Order,
+    store: &Store,
+) -> Result<(Inventory, Value), DecommissionFailure> {
+    let inventory = take_inventory(settings, store).await?;
+    let file = OpenOptions::new().write(true).create_new(true).open(&order.trail);
+    let about = |source| DecommissionFailure::File { path: order.trail.clone(), source };
+    let file = file.map_err(about)?;
+    let (at, records) = (Timestamp::now(), inventory.records);
+    store.note(&AuditEvent::Decommissioned { at, records, by: &order.by }).await?;
+    let head = export(store, &file).await?;
+    file.sync_all().map_err(about)?;
+    let sha256 = digest(&order.trail).map_err(about)?;
+    let trail = json!({ "sha256": hex::encode(sha256), "last_entry": head.seq,
+                        "last_hash": hex::encode(head.hash) });
+    Ok((inventory, trail))
+}
+
+async fn export(store: &Store, file: &File) -> Result<Head, StoreError> {
+    let signer: &Signer = store.signer();
+    let (now, start) = (Timestamp::now(), store.audit_at(0).await?);
+    let mut writer = ExportWriter::begin(BufWriter::new(file), signer, start, now)?;
+    while let Some((before, entries)) = store.audit(writer.head().seq).await? {
+        if before != writer.head() {
+            return Err(StoreError::Malformed { what: "audit trail" });
+        }
+        for entry in entries {
+            writer.entry(&entry)?;
+        }
+    }
+    let head = writer.head();
+    writer.end(signer, now)?;
+    Ok(head)
+}
+
+/// Everything that belongs to the deployment, the root key apart.
+fn places(settings: &Settings) -> Vec<PathBuf> {
+    let snapshot = settings.snapshots.as_ref().map(|snapshots| snapshots.settings.path.clone());
+    let places = [Some(settings.data_dir.clone()), Some(settings.key_mirror.clone()), snapshot];
+    places.into_iter().flatten().filter(|path| path.exists()).collect()
+}
+
+fn list(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    if !fs::symlink_metadata(path)?.is_dir() {
+        if !files.iter().any(|file| file == path) {
+            files.push(path.to_owned());
+        }
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        list(&entry?.path(), files)?;
+    }
+    Ok(())
+}
+
+/// Overwrites and removes a file, or a directory with all in it. What a link points to stays.
+fn wipe(path: &Path) -> io::Result<()> {
+    let data = match fs::symlink_metadata(path) {
+        // Another place lay in this one.
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
+        data => data?,
+    };
+    if data.is_dir() {
+        for entry in fs::read_dir(path)? {
+            wipe(&entry?.path())?;
+        }
+        return fs::remove_dir(path);
+    }
+    if data.is_file() {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        io::copy(&mut io::repeat(0).take(data.len()), &mut file)?;
+        file.sync_all()?;
+    }
+    fs::remove_file(path)
+}
+
+fn mark(data_dir: &Path, certificate: &Receipt) -> Result<(), DecommissionFailure> {
+    let path = data_dir.join(MARKER);
+    let text = serde_json::to_vec(certificate).map_err(StoreError::from)?;
+    let written = fs::create_dir_all(data_dir).and_then(|()| {
+        let mut file = File::create(&path)?;
+        file.write_all(&text)?;
+        file.sync_all()
+    });
+    written.map_err(|source| DecommissionFailure::File { path, source })
+}
+
+fn digest(path: &Path) -> io::Result<[u8; 32]> {
+    let (mut file, mut hasher, mut chunk) =
+        (File::open(path)?, Hasher::default(), vec![0; CHUNK_BYTES]);
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finish()),
+            read => hasher.update(&chunk[..read]),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The end of a deployment: papers first, then keys, then files; certified, and for good.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::harness::{MODELS, Place, Service, embedded, revoke_subject};
+
+const REFUSED: i32 = 65;
+
+fn assent(place: &Place, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+    command.args(arguments).env_remove("ASSENT_SERVER");
+    if arguments[0] != "receipt" && arguments[0] != "audit" {
+        command.args(["--plaintext", "--no-metrics", "--provider", "cpu"]);
+        command.args(["--listen", "127.0.0.1:0"]).arg("--data-dir").arg(place.data());
+        command.arg("--root-key").arg(place.root_key()).arg("--models-dir").arg(&*MODELS);
+    }
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn ends(output: &Output, code: i32, word: &str) -> String {
+    let text = String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(word), "{word:?} is missing in: {text}");
+    text
+}
+
+/// Three people, of whom one withdrew.
+async fn with_people() -> Place {
+    let service = Service::start().await;
+    for seed in 1..=3 {
+        let subject = format!("resident-{seed}");
+        let request = service.enrolment(&subject, vec![embedded(seed)]).await;
+        service.client.enroll(request).await.unwrap();
+    }
+    service.client.revoke(revoke_subject("resident-3")).await.unwrap();
+    service.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_a_decommissioned_deployment_is_gone_certified_and_never_served_again() {
+    let place = with_people().await;
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let (trail, certificate) = (path("trail.jsonl"), path("certificate.json"));
+    let copy = Place::new();
+    crate::harness::copy(&place.data(), &copy.data());
+    // What is left of the files once their names are gone.
+    let inode = path("inode");
+    fs::hard_link(place.data().join("assent.redb"), &inode).unwrap();
+
+    // Nothing is destroyed unless it is confirmed, by the right key.
+    let told = ends(&assent(&place, &["decommission"]), 0, "nothing was destroyed");
+    assert!(told.contains("records     2") && told.contains("maple-property"), "{told}");
+    let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let order = |confirm: &str| {
+        let by = "Li Lei, data protection officer";
+        let args = [
+            "decommission",
+            "--confirm",
+            confirm,
+            "--by",
+            by,
+            "--trail",
+            &trail,
+            "-o",
+            &certificate,
+        ];
+        assent(&place, &args)
+    };
+    ends(&order("0123456789abcdef"), 64, "names another deployment");
+    assert!(place.root_key().exists() && !Path::new(&trail).exists(), "control");
+    ends(&assent(&place, &["decommission", "--confirm", &digits]), 2, "--by");
+
+    ends(&order(&digits), 0, "2 records destroyed, keys first");
+    assert!(!place.root_key().exists());
+    let left: Vec<_> =
+        fs::read_dir(place.data()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["decommissioned.json"]);
+    assert!(fs::read(&inode).unwrap().iter().all(|byte| *byte == 0), "overwritten, not unlinked");
+
+    // The papers hold without the deployment.
+    let receipt = ends(
+        &assent(&place, &["receipt", "verify", &certificate, "--json"]),
+        0,
+        "NIST SP 800-88 Rev. 2",
+    );
+    let said: Value = serde_json::from_str(&receipt).unwrap();
+    assert_eq!(said["records_destroyed"], 2);
+    assert_eq!(said["controllers"][0]["id"], "maple-property");
+    assert_eq!(said["performed_by"], "Li Lei, data protection officer");
+    assert!(said["completed_at"].as_str() > said["begun_at"].as_str());
+    let whole = fs::read(&trail).unwrap();
+    assert_eq!(said["audit_trail"]["sha256"], hex::encode(assent::crypto::sha256(&whole)));
+    ends(&assent(&place, &["audit", "verify", &trail]), 0, "the audit trail holds");
+    let text = String::from_utf8(whole).unwrap();
+    assert!(text.contains("\"event\":\"decommissioned\"") && text.contains("\"event\":\"erased\""));
+    let forged = path("forged.json");
+    let altered =
+        fs::read_to_string(&certificate).unwrap().replacen("body\": \"ey", "body\": \"fy", 1);
+    fs::write(&forged, altered).unwrap();
+    ends(&assent(&place, &["receipt", "verify", &forged]), REFUSED, "altered");
+
+    // Never again, with the old key or a new one.
+    ends(&assent(&place, &["decommission"]), 64, "was decommissioned already");
+    let new = path("new.key");
+    drop(assent::crypto::cell::FileCell::create(Path::new(&new)).unwrap());
+    fs::rename(&new, place.root_key()).unwrap();
+    ends(&assent(&place, &["serve"]), 64, "was decommissioned");
+
+    // A copy of the files from before opens with no key that there is.
+    ends(&assent(&copy, &["serve"]), 64, "made with another root key");
+}
+
+#[test]
+fn decommissioning_where_there_is_nothing_says_so_and_makes_nothing() {
+    let place = Place::new();
+    ends(&assent(&place, &["decommission"]), 64, "there is no store");
+    assert!(!place.data().exists());
+}
