@@ -282,6 +282,21 @@ pub(super) async fn rotate_keys(args: &StatusArgs, json: bool) -> Outcome {
     Ok(Exit::Ok)
 }
 
+pub(super) async fn confirm_clock(args: &StatusArgs, json: bool) -> Outcome {
+    let client = args.connection.connect().await?;
+    let confirmed = client.confirm_clock(proto::ConfirmClockRequest {}).await?;
+    if json {
+        output::print_json("ConfirmClockResponse", &confirmed);
+        return Ok(Exit::Ok);
+    }
+    say!("the clock is taken as it is: {}", output::time(confirmed.now.as_ref()));
+    if confirmed.skew_ms != 0 {
+        say!("  it was {} s from where it should have been", confirmed.skew_ms / 1_000);
+        say!("  what has expired by it is erased now");
+    }
+    Ok(Exit::Ok)
+}
+
 pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
     let client = args.connection.connect().await?;
     let status = client.status(proto::StatusRequest {}).await?;
@@ -314,6 +329,11 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
             class.purpose,
             class.scope
         );
+    }
+    if status.clock_skew_ms != 0 {
+        let seconds = status.clock_skew_ms / 1_000;
+        say!("  CLOCK {seconds} s from where it should be: nothing is erased for expiry");
+        say!("    correct it, or run `assent clock confirm` if it is right");
     }
     for purpose in &status.unassessed {
         let (controller, why) = (&purpose.controller_id, purpose.standing.replace('_', " "));

@@ -68,6 +68,9 @@ enum Command {
     /// Say what the rules of a policy profile are and where they come from
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Say that the system's clock is right after it jumped
+    #[command(subcommand)]
+    Clock(ClockCommand),
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -94,6 +97,13 @@ enum Command {
     Receipt(audit::ReceiptCommand),
 }
 
+/// What to do about the clock.
+#[derive(Debug, Subcommand)]
+enum ClockCommand {
+    /// Take the clock as it is: what has expired by it is erased
+    Confirm(calls::StatusArgs),
+}
+
 /// Runs one command; the value is the process's exit status.
 #[must_use]
 pub fn run(cli: Cli) -> Exit {
@@ -115,6 +125,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Evidence(args) => block_on(evidence::run(&args, json)),
         Command::Incident(args) => block_on(evidence::incident(&args, json)),
         Command::Bench(args) => block_on(bench::run(&args, json)),
+        Command::Clock(ClockCommand::Confirm(args)) => block_on(calls::confirm_clock(&args, json)),
         Command::Apply(args) => block_on(calls::apply(&args, json)),
         Command::Notice(args) => block_on(calls::notice(&args, json)),
         Command::Enroll(args) => block_on(enroll::run(&args, json)),

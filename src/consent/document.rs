@@ -101,6 +101,7 @@ impl Object for Controller {
             name: fields.required("name")?,
             contact: fields.required("contact")?,
             duplicates: fields.optional("duplicates")?,
+            inactive_months: fields.optional("inactive_months")?,
         })
     }
 

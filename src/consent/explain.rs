@@ -18,11 +18,16 @@ pub struct Explanation {
 }
 
 /// Field, English, Chinese; in the order of the files.
-pub(super) const RULES: [(&str, &str, &str); 15] = [
+pub(super) const RULES: [(&str, &str, &str); 16] = [
     (
         "max_retention_days",
         "longest time from consent to expiry, in days; a consent that asks for more is refused",
         "自同意之日起的最长保存天数；超过者拒绝登记",
+    ),
+    (
+        "max_inactive_months",
+        "longest time without use before erasure, in calendar months; a controller may set less",
+        "最长未使用月数，超过即删除；处理者可设更短期限",
     ),
     (
         "erase_within_seconds",

@@ -92,6 +92,9 @@ pub struct Controller {
     /// What happens to duplicates; where unset the profile says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duplicates: Option<DuplicatePolicy>,
+    /// Records that nobody used for as many calendar months are erased (C7).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inactive_months: Option<u32>,
 }
 
 /// A notice in one language: what M5 demands.

@@ -23,6 +23,10 @@ use super::profile::Profile;
 use super::refusal::{PolicyError, PolicyFault};
 use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Purpose, Timestamp};
 
+/// A month that has just begun is one month after yesterday.
+const LEAST_INACTIVE_MONTHS: u32 = 2;
+const MOST_INACTIVE_MONTHS: u32 = 120;
+
 type Versions = BTreeMap<NoticeVersion, Arc<Notice>>;
 
 /// The applied policy.
@@ -125,7 +129,7 @@ impl Policy {
         let mut next = self.clone();
         let mut changes = Vec::new();
         for entry in &document.controllers {
-            changes.push((entry.place.line, next.put_controller(entry)));
+            changes.push((entry.place.line, next.put_controller(entry)?));
         }
         for entry in &document.notices {
             changes.push((entry.place.line, next.put_notice(entry)?));
@@ -189,6 +193,14 @@ impl Policy {
     /// All controllers.
     pub fn controllers(&self) -> impl Iterator<Item = &Controller> {
         self.controllers.values().map(Arc::as_ref)
+    }
+
+    /// After how many calendar months without use a controller's records are erased; `None`: never
+    /// for that (C7).
+    #[must_use]
+    pub fn inactive_months(&self, controller: &ControllerId) -> Option<u32> {
+        let own = self.controllers.get(controller)?.inactive_months;
+        own.or(self.profile.max_inactive_months)
     }
 
     /// All impact assessments.
@@ -285,9 +297,15 @@ impl Policy {
         self.notices.get(&(controller.clone(), id.clone()))
     }
 
-    fn put_controller(&mut self, entry: &Entry<Controller>) -> Change {
+    fn put_controller(&mut self, entry: &Entry<Controller>) -> Result<Change, PolicyError> {
+        let most = self.profile.max_inactive_months.unwrap_or(MOST_INACTIVE_MONTHS);
+        let fits = |months: u32| (LEAST_INACTIVE_MONTHS..=most).contains(&months);
+        if !entry.value.inactive_months.is_none_or(fits) {
+            let fault = PolicyFault::InactiveMonths { most };
+            return Err(entry.place.refuse("inactive_months", fault));
+        }
         let old = self.controllers.insert(entry.value.id.clone(), Arc::new(entry.value.clone()));
-        change(PolicyObject::Controller, entry, old.as_deref())
+        Ok(change(PolicyObject::Controller, entry, old.as_deref()))
     }
 
     /// C6: a version is applied once and never changes.

@@ -54,6 +54,8 @@ pub struct Profile {
     pub name: String,
     /// Longest time from consent to expiry, days (M8, BIPA 15(a)).
     pub max_retention_days: u32,
+    /// Longest time without use before erasure, calendar months; the least is two (C7).
+    pub max_inactive_months: Option<u32>,
     /// Longest time from expiry to erasure, seconds (PIPL 47, GDPR 17).
     pub erase_within_seconds: u32,
     /// How long a superseded notice may still be consented to, days.

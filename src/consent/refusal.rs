@@ -98,6 +98,12 @@ pub enum PolicyFault {
         "a gate in a public place needs public_place with signage, capture_area and necessity (M13)"
     )]
     PublicConditions,
+    /// C7: a limit that is none, or longer than the profile allows.
+    #[error("is between 2 and {most} months")]
+    InactiveMonths {
+        /// The profile's limit.
+        most: u32,
+    },
     /// O2: other content under the same version.
     #[error("this version was applied with other content; conclude a new version instead (M9)")]
     AssessmentIsImmutable,
@@ -141,6 +147,7 @@ impl PolicyFault {
             | Self::Invalid { .. }
             | Self::Empty
             | Self::TooMany { .. }
+            | Self::InactiveMonths { .. }
             | Self::Repeated => RefusalKind::Field,
             Self::NoAlternative(_)
             | Self::NoAccessibleAlternative

@@ -188,7 +188,7 @@ impl Engine {
             return Ok(prior);
         }
         self.store.check_space().map_err(unstored)?;
-        let admitted = self.policy().admit_parsed(parsed, Timestamp::now())?;
+        let admitted = self.policy().admit_parsed(parsed, self.now())?;
         let (parts, quality) = self.embed_all(frames, ticket).await?;
         let template = self.fuse(&parts, &quality)?;
         let record = self.new_record(&admitted, parts.len());
@@ -356,7 +356,7 @@ impl Engine {
         template: &Embedding,
     ) -> Result<Vec<Duplicate>, EnrolError> {
         let grant = admitted.enrolment_grant();
-        let now = Timestamp::now();
+        let now = self.now();
         let threshold = self.threshold_among(&grant, admitted.duplicate_fpir());
         let candidates = 2 * MOST_DUPLICATES; // the subject's own templates may be among them
         let search = self.search(&grant, template.clone(), candidates, threshold, now);
@@ -383,7 +383,7 @@ impl Engine {
             model: self.pipeline.contract().clone(),
             generation: 0,
             frames: u32::try_from(frames).unwrap_or(u32::MAX),
-            enrolled_at: Timestamp::now(),
+            enrolled_at: self.now(),
         }
     }
 
@@ -411,7 +411,7 @@ impl Engine {
     async fn unstore(&self, record: &StoredRecord) {
         let (id, cause) = (record.id, RevocationCause::Withdrawn);
         self.limbo().enter(id, Owner::of(record), cause);
-        match self.store.revoke(&[id], Timestamp::now(), cause).await {
+        match self.store.revoke(&[id], self.now(), cause).await {
             Ok(_gone) => self.limbo().leave(id),
             Err(fault) => {
                 tracing::error!(record = %id, %fault, "a record without a place stays stored");

@@ -236,7 +236,7 @@ impl Engine {
     async fn evidence_statement(&self, seen: Seen, trail: &Value) -> Result<Receipt, StoreError> {
         let Seen { about, mut consents, events, records } = seen;
         let standing = self.policy();
-        let (now, status) = (Timestamp::now(), self.status());
+        let (now, status) = (self.now(), self.status());
         let mut held = Vec::new();
         if let EvidenceAbout::Subject { controller, subject } = &about {
             for id in self.index.records_of_subject(controller, subject) {

@@ -12,8 +12,10 @@
 mod arrivals;
 mod audit;
 mod backup;
+mod clock;
 mod enrol;
 mod evidence;
+mod last_use;
 mod policy;
 mod receipt;
 mod revoke;
@@ -31,6 +33,7 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
+pub use clock::ClockStatus;
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
 pub use evidence::{EvidenceAbout, EvidencePiece};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
@@ -88,6 +91,8 @@ pub struct Engine {
     feeds: RandomState,
     /// One enrolment at a time where duplicates are refused.
     duplicate_check: tokio::sync::Mutex<()>,
+    clock: clock::Clock,
+    last_use: last_use::LastUse,
     tasks: TaskTracker,
     started_at: Timestamp,
     /// The revision of the snapshot that the index came from.
@@ -140,6 +145,7 @@ impl Engine {
         let calibration = calibration(&pipeline)?;
         let model = Some(pipeline.pack().contract.clone());
         let empty = Policy::under(profile).within(Deployment { mode, model });
+        let clock = clock::Clock::open(&store).await?;
         let standing = policy::stored(&store, empty, &calibration).await?;
         let index = Arc::new(index);
         let Loaded { report, restored, links, revision: started_from } =
@@ -148,6 +154,8 @@ impl Engine {
         for (record, reason) in &report.quarantined {
             tracing::warn!(%record, %reason, "record quarantined");
         }
+        let last_use =
+            last_use::LastUse::open(&store, |record| index.describe(record).is_some()).await?;
         tracing::info!(
             templates = restored + report.loaded,
             opened = report.loaded,
@@ -170,6 +178,8 @@ impl Engine {
             arriving: Arc::default(),
             feeds: RandomState::new(),
             duplicate_check: tokio::sync::Mutex::new(()),
+            clock,
+            last_use,
             tasks: TaskTracker::new(),
             started_at: Timestamp::now(),
             started_from,
@@ -221,6 +231,12 @@ impl Engine {
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        if let Err(fault) = self.keep_last_use().await {
+            tracing::warn!(%fault, "months of last use could not be written");
+        }
+        if let Err(fault) = self.keep_mark(None).await {
+            tracing::warn!(%fault, "how far time has come could not be written");
+        }
         self.store.close().await;
     }
 

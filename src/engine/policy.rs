@@ -10,7 +10,7 @@ use crate::consent::{
     RateOutsideTable,
 };
 use crate::store::{Store, StoreError};
-use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Revision, Timestamp};
+use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Revision};
 
 /// What applying a document did, or would do.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Engine {
         version: Option<&NoticeVersion>,
     ) -> Result<(Notice, bool), NoticeError> {
         let policy = self.policy();
-        let now = Timestamp::now();
+        let now = self.now();
         let current = policy.current_notice(controller, notice, now);
         let wanted = match version {
             Some(version) => policy.notice(controller, notice, version),

@@ -153,7 +153,8 @@ impl Limbo {
 
     /// What an earlier sweep could not finish.
     fn expired(&self) -> Vec<RecordId> {
-        let expired = self.0.iter().filter(|(_, (_, cause))| *cause == RevocationCause::Expired);
+        let by_time = [RevocationCause::Expired, RevocationCause::Inactive];
+        let expired = self.0.iter().filter(|(_, (_, cause))| by_time.contains(cause));
         expired.map(|(record, _)| *record).collect()
     }
 }
@@ -189,8 +190,16 @@ impl Engine {
             return Ok(0);
         }
         let _drain_waits = self.task();
-        let erased = self.destroy(&expired, RevocationCause::Expired).await?;
-        Ok(erased.revoked.records.len())
+        self.erase(&expired, RevocationCause::Expired).await
+    }
+
+    /// Erases these records for `cause`; how many there were.
+    pub(super) async fn erase(
+        &self,
+        records: &[RecordId],
+        cause: RevocationCause,
+    ) -> Result<usize, RevokeError> {
+        Ok(self.destroy(records, cause).await?.revoked.records.len())
     }
 
     async fn revoke_target(
@@ -210,7 +219,7 @@ impl Engine {
     /// The one way to a receipt: through the proof of what was destroyed.
     fn certify(&self, controller: &ControllerId, erased: Erased) -> RevocationReceipt {
         let Revoked { revision, records } = erased.revoked;
-        let at = Timestamp::now();
+        let at = self.now();
         let facts = Erasure { controller, records: &records, revision, at };
         let receipt = erasure_receipt(self.store.signer(), &facts);
         RevocationReceipt { records, revision, receipt }
@@ -228,13 +237,11 @@ impl Engine {
         // helps nobody, and a lost one is the better loss (P9).
         let purged = pending.into_iter().map(|pending| self.index.purge(pending)).collect();
         failpoint::reach("revoke.zeroised");
-        let revoked = self
-            .store
-            .revoke(records, Timestamp::now(), cause)
-            .await
-            .map_err(RevokeError::Store)?;
+        let revoked =
+            self.store.revoke(records, self.now(), cause).await.map_err(RevokeError::Store)?;
         failpoint::reach("revoke.committed");
         self.advance(revoked.revision);
+        self.last_use.forget(records);
         let mut limbo = self.limbo();
         let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {

@@ -24,6 +24,8 @@ pub struct EngineStatus {
     pub deployment: DeploymentMode,
     /// Purposes that nobody can be enrolled for, for want of an impact assessment (O2).
     pub unassessed: Vec<(ControllerId, Purpose, AssessmentStanding)>,
+    /// How far the system's clock is ahead of where it should be, ms; 0 while it is trusted.
+    pub clock_skew_ms: i64,
     /// Newest applied revision.
     pub revision: Revision,
     /// The index.
@@ -75,8 +77,9 @@ impl Engine {
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         let policy = self.policy();
-        let unassessed = policy.unassessed(Timestamp::now()).into_iter();
+        let unassessed = policy.unassessed(self.now()).into_iter();
         EngineStatus {
+            clock_skew_ms: self.clock_status().skew_ms,
             profile: policy.profile().name.clone(),
             deployment: policy.deployment().mode,
             unassessed: unassessed
@@ -132,7 +135,7 @@ impl Engine {
         subject: &SubjectRef,
     ) -> Result<(Vec<Held>, Revision), StoreError> {
         let revision = self.revision();
-        let now = Timestamp::now();
+        let now = self.now();
         let mut held = Vec::new();
         for record in self.index.records_of_subject(controller, subject) {
             if let Some(stored) = self.store.describe(record).await? {

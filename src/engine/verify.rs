@@ -203,6 +203,9 @@ impl Engine {
                 verdict.timings.search = searched.elapsed();
                 telemetry::stage(Stage::Search, verdict.timings.search);
                 self.decide_and_record(&caller, &pass, threshold, &found, &mut verdict).await?;
+                if let Decision::Match(found) = &verdict.decision {
+                    self.note_use(found);
+                }
             }
         }
         Ok(finish(verdict, begun))
@@ -254,7 +257,7 @@ impl Engine {
             | Decision::StaleFrame => None,
         };
         let event = AuditEvent::Decision {
-            at: Timestamp::now(),
+            at: self.now(),
             caller,
             gate: &pass.gate().id,
             comparison: verdict.comparison,
@@ -292,7 +295,7 @@ impl Engine {
     fn before_looking(&self, command: &VerifyCommand) -> Result<Option<Decision>, VerifyError> {
         let limit_ms = self.limits.frame_age_ms;
         let limit = i64::try_from(limit_ms).unwrap_or(i64::MAX);
-        let age = command.captured_at.map_or(0, |at| Timestamp::now().ms_since(at));
+        let age = command.captured_at.map_or(0, |at| self.now().ms_since(at));
         if age < -limit {
             return Err(VerifyError::FutureFrame { limit_ms });
         }
@@ -345,7 +348,7 @@ impl Engine {
         embedding: Embedding,
         threshold: Similarity,
     ) -> Result<Found, VerifyError> {
-        let now = Timestamp::now();
+        let now = self.now();
         match claimed {
             Some(subject) => Ok(self.index.compare(pass.grant(), subject, &embedding, now)?),
             None => self.search(pass.grant(), embedding, CANDIDATES, threshold, now).await,
@@ -378,7 +381,7 @@ impl Engine {
     /// changed since the search began.
     fn decide(&self, pass: &GatePass, threshold: Similarity, found: &Found) -> Decision {
         let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
-        let now = Timestamp::now();
+        let now = self.now();
         found
             .candidates
             .iter()

@@ -289,6 +289,12 @@ impl Index {
         self.read_anyway().catalogue.records_of_subject(controller, subject)
     }
 
+    /// Every record of a controller, with when its consent was given.
+    #[must_use]
+    pub fn records_of_controller(&self, controller: &ControllerId) -> Vec<(RecordId, Timestamp)> {
+        self.read_anyway().catalogue.records_of_controller(controller)
+    }
+
     /// The record of a controller's consent.
     #[must_use]
     pub fn record_of_consent(

@@ -1,7 +1,7 @@
 //! What runs beside the requests: expiry, the reserve for a full disk, gauges, health.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -10,11 +10,16 @@ use crate::engine::Engine;
 use crate::index::Care;
 use crate::service::{Phase, Serving, Shared};
 use crate::telemetry::{self, Dropped, Gauge};
-use crate::types::Timestamp;
 
 /// How often. Expired templates do not match from the instant of their expiry; this is how long
 /// they may still be held.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often what nobody uses is looked for.
+const IDLE_PERIOD: Duration = Duration::from_hours(1);
+
+/// How often the months of last use are written.
+const USES_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often an idle graph is looked after.
 const CARE_PERIOD: Duration = Duration::from_secs(30);
@@ -26,6 +31,7 @@ pub(super) async fn run(
     serving: Arc<Serving>,
     stop: CancellationToken,
 ) {
+    let mut idle = Idle::default();
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -33,7 +39,15 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
             _ = tick.tick() => {}
         }
-        sweep(&engine).await;
+        // A clock in doubt erases nothing for expiry; what has expired by it does not match.
+        match engine.watch_clock().await {
+            Ok(clock) if clock.is_trusted() => {
+                sweep(&engine).await;
+                idle.sweep(&engine).await;
+            }
+            Ok(_) => {}
+            Err(fault) => tracing::error!(%fault, "how far time has come could not be written"),
+        }
         engine.regain_space().await;
         publish(&engine, &shared);
         if !engine.is_healthy() && shared.phase() == Phase::Serving {
@@ -42,6 +56,40 @@ pub(super) async fn run(
             serving.report(false).await;
         }
     }
+}
+
+/// When what nobody uses was last looked for, and its months last written.
+#[derive(Default)]
+struct Idle {
+    swept: Option<Instant>,
+    kept: Option<Instant>,
+}
+
+impl Idle {
+    async fn sweep(&mut self, engine: &Arc<Engine>) {
+        if is_due(&mut self.swept, IDLE_PERIOD) {
+            match engine.sweep_inactive().await {
+                Ok(0) => {}
+                Ok(records) => tracing::info!(records, "records that nobody used erased"),
+                Err(fault) => {
+                    tracing::error!(%fault, "records that nobody uses could not be erased");
+                }
+            }
+        }
+        if is_due(&mut self.kept, USES_PERIOD)
+            && let Err(fault) = engine.keep_last_use().await
+        {
+            tracing::warn!(%fault, "months of last use could not be written; trying again");
+        }
+    }
+}
+
+fn is_due(last: &mut Option<Instant>, period: Duration) -> bool {
+    let due = last.is_none_or(|last| last.elapsed() >= period);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
 }
 
 /// Completes and measures the index's graph, until `stop`. One step is a few seconds at most.
@@ -74,7 +122,7 @@ pub(super) async fn care(engine: Arc<Engine>, stop: CancellationToken) {
 /// Erases all that has expired, batch by batch.
 async fn sweep(engine: &Arc<Engine>) {
     loop {
-        match engine.sweep(Timestamp::now()).await {
+        match engine.sweep(engine.now()).await {
             Ok(0) => return,
             Ok(records) => tracing::info!(records, "expired records erased"),
             Err(fault) => {
@@ -102,6 +150,7 @@ fn publish(engine: &Engine, shared: &Shared) {
         (Gauge::GraphTemplates, status.index.graph.map_or(0, |graph| graph.linked) as f64),
         (Gauge::Revision, status.revision.0 as f64),
         (Gauge::Quarantined, status.quarantined.len() as f64),
+        (Gauge::ClockSkew, engine.clock_status().skew_ms as f64 / 1_000.0),
         (Gauge::Unassessed, status.unassessed.len() as f64),
         (Gauge::LowOnSpace, f64::from(u8::from(status.low_on_space))),
         (Gauge::Serving, f64::from(u8::from(serving))),

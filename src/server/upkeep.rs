@@ -39,7 +39,9 @@ async fn keep_up(Upkeep { engine, snapshots, audit_retention }: &Upkeep) {
         if !engine.is_scrubbed() {
             scrub(engine).await;
         }
-        if let Some(days) = audit_retention {
+        if let Some(days) = audit_retention
+            && engine.clock_status().is_trusted()
+        {
             prune(engine, *days).await;
         }
         if let Some(snapshots) = snapshots
@@ -54,7 +56,7 @@ async fn keep_up(Upkeep { engine, snapshots, audit_retention }: &Upkeep) {
 
 /// Removes audit entries past their retention.
 async fn prune(engine: &Engine, days: u32) {
-    let before = Timestamp::now().plus_ms(-i64::from(days) * DAY_MS);
+    let before = engine.now().plus_ms(-i64::from(days) * DAY_MS);
     loop {
         match engine.prune_audit(before).await {
             Ok(true) => {}

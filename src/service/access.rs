@@ -22,9 +22,10 @@ pub const fn access(rpc: Rpc) -> Access {
         Rpc::EnrollmentDescribeSubject => {
             Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
         }
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
-            Access::Roles(&[Role::Operator])
-        }
+        Rpc::OperatorApplyPolicy
+        | Rpc::OperatorBackup
+        | Rpc::OperatorConfirmClock
+        | Rpc::OperatorRotateKeys => Access::Roles(&[Role::Operator]),
         Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit

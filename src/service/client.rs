@@ -258,6 +258,18 @@ impl Client {
         Ok(Answers(client.backup(request).await?.into_inner()))
     }
 
+    /// `Operator.ConfirmClock`.
+    ///
+    /// # Errors
+    /// The service's refusal.
+    pub async fn confirm_clock(
+        &self,
+        request: proto::ConfirmClockRequest,
+    ) -> Reply<proto::ConfirmClockResponse> {
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        Ok(client.confirm_clock(request).await?.into_inner())
+    }
+
     /// `Operator.RotateKeys`.
     ///
     /// # Errors

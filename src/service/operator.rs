@@ -114,6 +114,21 @@ impl Operator for OperatorService {
         .await
     }
 
+    async fn confirm_clock(
+        &self,
+        request: Request<proto::ConfirmClockRequest>,
+    ) -> Result<Response<proto::ConfirmClockResponse>, Status> {
+        observed(Rpc::OperatorConfirmClock, async {
+            self.0.admit(Rpc::OperatorConfirmClock, &request)?;
+            let engine = self.0.engine()?;
+            let skew_ms = engine.clock_status().skew_ms;
+            let confirmed = engine.confirm_clock().await;
+            let clock = confirmed.map_err(|fault| Fault::internal(&fault))?;
+            Ok(proto::ConfirmClockResponse { now: Some(clock.now.into()), skew_ms })
+        })
+        .await
+    }
+
     async fn rotate_keys(
         &self,
         request: Request<proto::RotateKeysRequest>,

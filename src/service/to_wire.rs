@@ -313,6 +313,7 @@ pub(super) fn status(
         profile: status.profile.clone(),
         deployment: status.deployment.as_str().to_owned(),
         unassessed: unassessed.collect(),
+        clock_skew_ms: status.clock_skew_ms,
         model_pack: status.pack.name.clone(),
         model_contract: status.pack.contract.to_string(),
         provider: status.provider.name().to_owned(),

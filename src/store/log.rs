@@ -15,6 +15,8 @@ pub enum RevocationCause {
     Withdrawn,
     /// The consent ran out.
     Expired,
+    /// Nobody used it for as long as the controller's limit.
+    Inactive,
     /// It was enrolled after the backup that the store was restored from: only its key was left.
     Lost,
 }
@@ -150,6 +152,13 @@ pub enum AuditEvent<'a> {
         through: Head,
         /// Those were older than this.
         before: Timestamp,
+    },
+    /// An operator took the system's clock as it is.
+    ClockConfirmed {
+        /// The clock's time.
+        at: Timestamp,
+        /// How far it was ahead of where it should have been, ms; negative when behind.
+        skew_ms: i64,
     },
     /// The deployment ends: the last entry of its trail.
     Decommissioned {

@@ -58,6 +58,7 @@ metrics_table! {
     QUARANTINED Gauge Count "assent_quarantined_records" "Records that could not be opened.";
     SNAPSHOT_ROWS Gauge Count "assent_snapshot_rows" "Rows of the newest snapshot that this process wrote.";
     SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
+    CLOCK_SKEW Gauge Seconds "assent_clock_skew_seconds" "How far the system's clock is ahead of where it should be; 0 while it is trusted.";
     UNASSESSED Gauge Count "assent_unassessed_purposes" "Purposes of gates that nobody can be enrolled for, for want of an impact assessment.";
     LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
@@ -92,6 +93,8 @@ pub enum Gauge {
     SnapshotRows,
     /// When the newest snapshot was written.
     SnapshotTime,
+    /// How far the system's clock is ahead.
+    ClockSkew,
     /// Purposes of gates without an impact assessment in force.
     Unassessed,
     /// 1 while the store's disk is full.
@@ -116,6 +119,7 @@ impl Gauge {
             Self::Quarantined => QUARANTINED,
             Self::SnapshotRows => SNAPSHOT_ROWS,
             Self::SnapshotTime => SNAPSHOT_TIME,
+            Self::ClockSkew => CLOCK_SKEW,
             Self::Unassessed => UNASSESSED,
             Self::LowOnSpace => LOW_ON_SPACE,
             Self::Serving => SERVING,

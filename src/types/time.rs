@@ -55,6 +55,14 @@ impl Timestamp {
         Self(self.0.saturating_add(ms).clamp(0, LAST_MS))
     }
 
+    /// Whole calendar months, UTC, since January 1970.
+    #[must_use]
+    pub fn months_since_1970(self) -> u32 {
+        let date = OffsetDateTime::from_unix_timestamp(self.0.div_euclid(1_000)).ok();
+        let months = date.map(|t| (t.year() - 1970) * 12 + i32::from(u8::from(t.month())) - 1);
+        months.and_then(|months| u32::try_from(months).ok()).unwrap_or_default()
+    }
+
     /// Milliseconds from `earlier` to `self`; negative when `self` is the earlier one.
     #[must_use]
     pub fn ms_since(self, earlier: Self) -> i64 {

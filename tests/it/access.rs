@@ -190,6 +190,9 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
         Rpc::OperatorCollectEvidence => {
             client.collect_evidence(proto::CollectEvidenceRequest::default()).await.map(drop)
         }
+        Rpc::OperatorConfirmClock => {
+            client.confirm_clock(proto::ConfirmClockRequest {}).await.map(drop)
+        }
         Rpc::OperatorRotateKeys => client.rotate_keys(proto::RotateKeysRequest {}).await.map(drop),
         Rpc::OperatorBackup => client.backup(proto::BackupRequest {}).await.map(drop),
         Rpc::NoticesGetNotice => {
@@ -209,9 +212,10 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Some(&[Role::Enroller]),
         Rpc::EnrollmentRevoke => Some(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => Some(&[Role::Enroller, Role::Operator, Role::Auditor]),
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
-            Some(&[Role::Operator])
-        }
+        Rpc::OperatorApplyPolicy
+        | Rpc::OperatorBackup
+        | Rpc::OperatorConfirmClock
+        | Rpc::OperatorRotateKeys => Some(&[Role::Operator]),
         Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit
@@ -230,6 +234,7 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit
         | Rpc::OperatorBackup
+        | Rpc::OperatorConfirmClock
         | Rpc::OperatorRotateKeys => "OK",
         Rpc::GateVerify
         | Rpc::EnrollmentEnroll

@@ -329,6 +329,12 @@ impl Process {
         Self::spawn_in(place, Provider::Cpu, arguments, &[("ASSENT_FAILPOINT", failpoint)])
     }
 
+    /// On the CPU, with a clock that is as many milliseconds ahead as `clock` says.
+    pub(crate) fn spawn_at(place: &Place, clock: &Path) -> Self {
+        let clock = clock.to_str().expect("a path in UTF-8");
+        Self::spawn_in(place, Provider::Cpu, &[], &[("ASSENT_CLOCK", clock)])
+    }
+
     fn spawn_in(
         place: &Place,
         provider: Provider,
@@ -386,6 +392,13 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the program did not serve within {PATIENCE:?}");
+    }
+
+    /// SIGTERM, and its orderly end.
+    pub(crate) fn stop(mut self) {
+        let told = Command::new("kill").arg(self.id().to_string()).status();
+        assert!(told.expect("kill runs").success());
+        self.child.wait().expect("the child ends");
     }
 
     /// kill -9, and its end.

@@ -25,3 +25,4 @@ mod root_cells; // the root key under a passphrase, and in a PKCS#11 token
 mod snapshots; // starts from a sealed snapshot, good, old and bad
 mod story; // the demo's story, told twice: in process, and as the program
 mod streams; // VerifyStream, EnrollStream, vanishing clients, shared batches
+mod time; // clocks that jump and go back, records that nobody uses

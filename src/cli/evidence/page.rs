@@ -28,7 +28,7 @@ const EVENTS: [(&str, &str, &str); 8] = [
 ];
 
 /// Decisions and causes: word, Chinese.
-const WORDS: [(&str, &str); 9] = [
+const WORDS: [(&str, &str); 10] = [
     ("match", "匹配"),
     ("no_match", "不匹配"),
     ("no_face", "未见人脸"),
@@ -37,6 +37,7 @@ const WORDS: [(&str, &str); 9] = [
     ("multiple_faces", "多张人脸"),
     ("withdrawn", "本人撤回同意"),
     ("expired", "到期"),
+    ("inactive", "长期未使用"),
     ("lost", "备份之后登记，恢复时丢失"),
 ];
 

@@ -259,6 +259,17 @@ impl Catalogue {
         rows.filter_map(|row| self.register.record(row)).collect()
     }
 
+    /// Every record of a controller, with when its consent was given.
+    pub(super) fn records_of_controller(
+        &self,
+        controller: &ControllerId,
+    ) -> Vec<(RecordId, Timestamp)> {
+        let Some(controller) = self.register.classes.controller_number(controller) else {
+            return Vec::new();
+        };
+        self.register.entries_of(controller).map(|entry| (entry.record, entry.granted_at)).collect()
+    }
+
     /// The record of a consent.
     pub(super) fn record_of_consent(
         &self,

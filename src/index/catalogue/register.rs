@@ -80,6 +80,13 @@ impl Register {
         self.blocks.get(group)?[at].as_ref()
     }
 
+    /// The entries of all of a controller's rows.
+    pub(super) fn entries_of(&self, controller: ControllerNo) -> impl Iterator<Item = &Entry> {
+        let own =
+            move |(group, _): &(u32, _)| self.controller(group * GROUP_ROWS) == Some(controller);
+        (0..).zip(&self.blocks).filter(own).flat_map(|(_, block)| block.iter().flatten())
+    }
+
     /// The record in the row.
     pub(super) fn record(&self, row: u32) -> Option<RecordId> {
         self.entry(row).map(|entry| entry.record)

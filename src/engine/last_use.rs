@@ -1,0 +1,196 @@
+//! The month in which each record was last used, where its controller asks for an inactivity limit
+//! (C7), and the erasure of what nobody uses.
+//!
+//! Nothing finer than a month is kept, and nothing at all where there is no limit: when somebody
+//! passed which gate is nobody's business here.
+//!
+//! # Invariants
+//! - A record's use is remembered at most some seconds after it; a record that was never used
+//!   counts from the month of its consent.
+//! - What is remembered of a record goes when the record goes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::revoke::RevokeError;
+use crate::index::Match;
+use crate::store::{Fact, FactKind, RevocationCause, Store, StoreError};
+use crate::types::{RecordId, Timestamp};
+
+/// Records that one sweep takes at once.
+const SWEEP_BATCH: usize = 1_000;
+
+/// A calendar month, UTC, counted from January 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Month(u32);
+
+impl Month {
+    fn of(at: Timestamp) -> Self {
+        Self(at.months_since_1970())
+    }
+
+    fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// What is remembered.
+#[derive(Default)]
+pub(super) struct LastUse(Mutex<Months>);
+
+#[derive(Default)]
+struct Months {
+    used: HashMap<RecordId, Month>,
+    /// Those that the store does not have so.
+    changed: HashSet<RecordId>,
+}
+
+impl LastUse {
+    /// What the store remembers, less what is not `held` any more.
+    pub(super) async fn open(
+        store: &Store,
+        held: impl Fn(RecordId) -> bool,
+    ) -> Result<Self, StoreError> {
+        let mut months = Months::default();
+        for (name, month) in store.facts::<Month>(FactKind::LastUse).await? {
+            let malformed = StoreError::Malformed { what: "last use" };
+            let record = name.parse::<RecordId>().map_err(|_unparsed| malformed)?;
+            if held(record) {
+                months.used.insert(record, month);
+            } else {
+                months.changed.insert(record);
+            }
+        }
+        Ok(Self(Mutex::new(months)))
+    }
+
+    /// The record was used.
+    fn used(&self, record: RecordId, now: Timestamp) {
+        let month = Month::of(now);
+        let mut months = self.months();
+        if months.used.get(&record) != Some(&month) {
+            months.used.insert(record, month);
+            months.changed.insert(record);
+        }
+    }
+
+    /// The records are gone.
+    pub(super) fn forget(&self, records: &[RecordId]) {
+        let mut months = self.months();
+        for record in records {
+            if months.used.remove(record).is_some() {
+                months.changed.insert(*record);
+            }
+        }
+    }
+
+    fn month(&self, record: RecordId) -> Option<Month> {
+        self.months().used.get(&record).copied()
+    }
+
+    fn months(&self) -> MutexGuard<'_, Months> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Engine {
+    /// Notes that somebody was found, where a limit makes that matter.
+    pub(super) fn note_use(&self, found: &Match) {
+        let controller = &found.tag().class.controller;
+        if self.policy().inactive_months(controller).is_some() {
+            self.last_use.used(found.record(), self.now());
+        }
+    }
+
+    /// Writes which months changed.
+    ///
+    /// # Errors
+    /// The store; they are written next time.
+    pub async fn keep_last_use(&self) -> Result<(), StoreError> {
+        let (changed, facts) = {
+            let mut months = self.last_use.months();
+            let changed = std::mem::take(&mut months.changed);
+            let fact = |record: &RecordId| match months.used.get(record) {
+                Some(month) => Fact::new(FactKind::LastUse, record.to_string(), month),
+                None => Ok(Fact::gone(FactKind::LastUse, record.to_string())),
+            };
+            let facts = changed.iter().map(fact).collect::<Result<Vec<_>, _>>()?;
+            (changed, facts)
+        };
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let kept = self.store.remember(facts, None).await;
+        if kept.is_err() {
+            self.last_use.months().changed.extend(changed);
+        }
+        kept
+    }
+
+    /// Erases what was not used for as many months as its controller's limit says; how many records.
+    ///
+    /// # Errors
+    /// See [`RevokeError`]; what is left is taken by the next sweep.
+    pub async fn sweep_inactive(self: &Arc<Self>) -> Result<usize, RevokeError> {
+        let (policy, this_month) = (self.policy(), Month::of(self.now()));
+        let (mut idle, mut watched) = (Vec::new(), HashSet::new());
+        for controller in policy.controllers() {
+            let Some(limit) = policy.inactive_months(&controller.id) else { continue };
+            for (record, granted_at) in self.index.records_of_controller(&controller.id) {
+                let last = self.last_use.month(record).unwrap_or_else(|| Month::of(granted_at));
+                if this_month.since(last) >= limit {
+                    idle.push(record);
+                } else {
+                    watched.insert(record);
+                }
+            }
+        }
+        // Where there is no limit any more, nothing is kept.
+        let unwatched: Vec<RecordId> = {
+            let months = self.last_use.months();
+            months.used.keys().filter(|record| !watched.contains(*record)).copied().collect()
+        };
+        let mut erased = 0;
+        for batch in idle.chunks(SWEEP_BATCH) {
+            let _drain_waits = self.task();
+            erased += self.erase(batch, RevocationCause::Inactive).await?;
+        }
+        self.last_use.forget(&unwatched);
+        Ok(erased)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn months_are_those_of_the_calendar() {
+        let month = |text: &str| Month::of(text.parse().unwrap());
+        assert_eq!(month("1970-01-31T23:59:59Z"), Month(0));
+        assert_eq!(month("2026-03-01T00:00:00Z").since(month("2026-02-28T23:59:59Z")), 1);
+        assert_eq!(month("2027-01-01T00:00:00Z").since(month("2026-01-31T00:00:00Z")), 12);
+        assert_eq!(month("2026-01-01T00:00:00Z").since(month("2026-02-01T00:00:00Z")), 0);
+    }
+
+    #[test]
+    fn only_changes_are_written() {
+        let (uses, record) = (LastUse::default(), RecordId::from_bytes([1; 16]));
+        let now: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
+        uses.used(record, now);
+        assert_eq!(uses.months().changed.len(), 1);
+        uses.months().changed.clear();
+        uses.used(record, now.plus_days(20));
+        assert!(uses.months().changed.is_empty(), "the same month");
+        uses.used(record, now.plus_days(40));
+        assert_eq!(uses.months().changed.len(), 1);
+        uses.months().changed.clear();
+        uses.forget(&[record, RecordId::from_bytes([2; 16])]);
+        assert_eq!(uses.months().changed.len(), 1, "of the one that was remembered");
+        assert_eq!(uses.month(record), None);
+    }
+}
