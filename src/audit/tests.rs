@@ -163,7 +163,7 @@ fn attack(name: &str, dice: &mut Dice) -> Vec<u8> {
 }
 
 #[test]
-fn eight_attacks_are_found_in_every_trial() {
+fn d6_eight_attacks_are_found_in_every_trial() {
     let ours = signer(1);
     let entries = chain(&ours, (0..ENTRIES).map(decision));
     let untouched = export(&ours, &entries);

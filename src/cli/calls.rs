@@ -252,6 +252,13 @@ pub(super) struct StatusArgs {
     connection: ConnectionArgs,
 }
 
+impl StatusArgs {
+    /// How to reach the service.
+    pub(super) fn connection(&self) -> &ConnectionArgs {
+        &self.connection
+    }
+}
+
 /// How keys are kept, in a line.
 fn key_line(keys: &proto::KeyStatus) -> String {
     let mirror = if keys.mirrored { "mirrored" } else { "NOT mirrored: see the log" };

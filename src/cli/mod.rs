@@ -25,6 +25,7 @@ mod keys;
 mod models;
 mod output;
 mod profile;
+mod ropa;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -90,6 +91,8 @@ enum Command {
     Evidence(evidence::EvidenceArgs),
     /// Collect what was done in a stretch of time, after an incident
     Incident(evidence::IncidentArgs),
+    /// Print the records of processing (GDPR 30, PIPL 55), out of what is in force
+    Ropa(calls::StatusArgs),
     /// Put load on a running service and measure it
     Bench(bench::BenchArgs),
     /// Check receipts of consent and erasure
@@ -124,6 +127,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Receipt(ReceiptCommand::Verify(args)) => audit::verify_receipts(&args, json),
         Command::Evidence(args) => block_on(evidence::run(&args, json)),
         Command::Incident(args) => block_on(evidence::incident(&args, json)),
+        Command::Ropa(args) => block_on(ropa::run(&args, json)),
         Command::Bench(args) => block_on(bench::run(&args, json)),
         Command::Clock(ClockCommand::Confirm(args)) => block_on(calls::confirm_clock(&args, json)),
         Command::Apply(args) => block_on(calls::apply(&args, json)),

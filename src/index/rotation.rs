@@ -184,7 +184,7 @@ mod tests {
 
     /// D4: the same face under two keys looks like two strangers.
     #[test]
-    fn two_keys_give_rows_that_are_strangers() {
+    fn d4_two_keys_give_rows_that_are_strangers() {
         let mut random = Random::new(41);
         let (one, other) = (Rotation::new(&key(1), 512, 0), Rotation::new(&key(2), 512, 0));
         for _ in 0..50 {

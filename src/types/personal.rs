@@ -211,6 +211,38 @@ mod tests {
         }
     }
 
+    /// How often opaque references of the kinds that people use are taken for something personal.
+    #[test]
+    fn d1_realistic_opaque_references_are_rarely_taken_for_persons() {
+        const REFERENCES: u64 = 20_000;
+        type Kind = fn(u64) -> String;
+        let kinds: [(&str, Kind, u64); 9] = [
+            ("resident-000123", |h| format!("resident-{:06}", h % 1_000_000), 0),
+            ("B3-1204-2", |h| format!("B{}-{:04}-{}", h % 20, (h >> 8) % 3_300, (h >> 24) % 9), 0),
+            ("E0042137", |h| format!("E{:07}", h % 10_000_000), 0),
+            (
+                "2026-11-29-0042",
+                |h| format!("2026-11-{:02}-{:04}", 1 + h % 30, (h >> 8) % 10_000),
+                0,
+            ),
+            ("16 hexadecimal", |h| format!("{h:016x}"), 0),
+            ("32 hexadecimal", |h| format!("{h:016x}{:016x}", h.rotate_left(17)), 0),
+            ("card number, 10 digits", |h| format!("{:010}", h % 10_000_000_000), 0),
+            ("card number, 16 digits", |h| format!("{:016}", h % 10_000_000_000_000_000), 0),
+            // A number of 18 digits has a right check character one time in eleven; that it is a
+            // date too makes it rare.
+            ("18 random digits", |h| format!("{:018}", h % 1_000_000_000_000_000_000), 400),
+        ];
+        for (name, kind, most) in kinds {
+            let hash = |n: u64| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(31) ^ (n << 40);
+            let taken = (0..REFERENCES)
+                .filter(|n| personal_identifier(&kind(hash(*n))).is_some())
+                .count() as u64;
+            println!("{name}: {taken} of {REFERENCES} taken for a personal identifier");
+            assert!(taken <= most, "{name}: {taken}");
+        }
+    }
+
     #[test]
     fn sees_through_disguises() {
         use PersonalIdentifier::{CitizenNumber, Email, MobileNumber};

@@ -86,7 +86,7 @@ async fn p6_every_decision_and_change_is_in_the_audit_trail_and_no_biometric_is(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_verifies_offline_and_an_altered_or_cut_one_does_not() {
+async fn d6_an_export_verifies_offline_and_an_altered_or_cut_one_does_not() {
     let service = with_history().await;
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -478,7 +478,7 @@ async fn lifetime(seed: u64, kills: u32, first: usize) -> Tally {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() {
+async fn c4_what_was_acknowledged_survives_kill_9_and_the_rest_is_all_or_nothing() {
     let (seed, kills) = (seed(), kills());
     println!("kills: ASSENT_SEED={seed}");
     let begun = Instant::now();

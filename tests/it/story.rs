@@ -10,7 +10,7 @@ use crate::harness::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_match_carries_its_consent_and_ends_with_it() {
+async fn c3_c4_a_match_carries_its_consent_and_ends_with_it() {
     let service = Service::start().await;
     let request = service.enrolment("resident-1", vec![encoded(photo("yaoming.jpg"))]).await;
     let enrolled = service.client.enroll(request.clone()).await.unwrap();

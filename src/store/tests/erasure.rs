@@ -27,7 +27,7 @@ async fn node(backend: &Embedded) -> Opaque {
 }
 
 #[tokio::test]
-async fn an_older_copy_and_todays_root_open_no_revoked_record() {
+async fn d3_an_older_copy_and_todays_root_open_no_revoked_record() {
     let disk = SimulatedDisk::default();
     let backend = Arc::new(disk.open().unwrap());
     let (cell, store) = create(&backend).await;

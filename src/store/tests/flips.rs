@@ -213,7 +213,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn a_flipped_bit_of_a_small_store_is_noticed_or_harmless() {
+fn d2_a_flipped_bit_of_a_small_store_is_noticed_or_harmless() {
     for (original, name) in block_on(originals(4)) {
         let bits = every_bit(&original).unwrap_or_else(|| some_bits(&original));
         nothing_is_wrong(&survey(&format!("small, {name}"), &original, &bits));
@@ -221,7 +221,7 @@ fn a_flipped_bit_of_a_small_store_is_noticed_or_harmless() {
 }
 
 #[test]
-fn a_flipped_bit_of_a_larger_store_is_noticed_or_harmless() {
+fn d2_a_flipped_bit_of_a_larger_store_is_noticed_or_harmless() {
     for (original, name) in block_on(originals(180)) {
         let bits = some_bits(&original);
         nothing_is_wrong(&survey(&format!("larger, {name}"), &original, &bits));

@@ -7,7 +7,7 @@ use super::*;
 use crate::store::embedded::disk::SimulatedDisk;
 
 #[tokio::test]
-async fn a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
+async fn c4_a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
     let cell = cell();
     let directory = tempfile::tempdir().unwrap();
     let (_, store) = open_in(directory.path(), &cell).await;

@@ -19,7 +19,7 @@ async fn two_records() -> (tempfile::TempDir, Arc<Embedded>, Store, MemoryCell) 
 }
 
 #[tokio::test]
-async fn every_flipped_byte_of_a_record_quarantines_it_and_no_other() {
+async fn d2_every_flipped_byte_of_a_record_quarantines_it_and_no_other() {
     let (_directory, backend, store, _cell) = two_records().await;
     let place = Place::of(&row(&backend, Table::Keys, 1).await).unwrap();
     let page = backend.read(vec![page_row(place.page)]).await.unwrap().pop().unwrap().unwrap();

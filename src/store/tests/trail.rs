@@ -151,7 +151,7 @@ async fn decide_at(store: &Store, at: Timestamp) {
 }
 
 #[tokio::test]
-async fn entries_past_their_retention_go_and_the_rest_stays_a_chain() {
+async fn d6_entries_past_their_retention_go_and_the_rest_stays_a_chain() {
     let disk = SimulatedDisk::default();
     let (cell, store) = create(&Arc::new(disk.open().unwrap())).await;
     let whole = trail(&store).await;
