@@ -155,7 +155,7 @@ impl Policy {
         }
         let view = View {
             controllers: self.controllers.values().map(Arc::as_ref).collect(),
-            notices: self.notices.values().flat_map(BTreeMap::values).map(Arc::as_ref).collect(),
+            notices: self.notices().collect(),
             assessments: self.assessments().collect(),
             gates: self.gates().map(GatePass::gate).collect(),
         };
@@ -189,6 +189,11 @@ impl Policy {
     /// All controllers.
     pub fn controllers(&self) -> impl Iterator<Item = &Controller> {
         self.controllers.values().map(Arc::as_ref)
+    }
+
+    /// All versions of all notices.
+    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.notices.values().flat_map(BTreeMap::values).map(Arc::as_ref)
     }
 
     /// All impact assessments.
