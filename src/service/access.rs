@@ -22,12 +22,14 @@ pub const fn access(rpc: Rpc) -> Access {
         Rpc::EnrollmentDescribeSubject => {
             Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
         }
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
-            Access::Roles(&[Role::Operator])
-        }
-        Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
-            Access::Roles(&[Role::Operator, Role::Auditor])
-        }
+        Rpc::OperatorApplyPolicy
+        | Rpc::OperatorBackup
+        | Rpc::OperatorRotateKeys
+        | Rpc::OperatorMarkFiled => Access::Roles(&[Role::Operator]),
+        Rpc::OperatorReadPolicy
+        | Rpc::OperatorStatus
+        | Rpc::OperatorExportAudit
+        | Rpc::OperatorFilingStatus => Access::Roles(&[Role::Operator, Role::Auditor]),
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => Access::Public,
     }
 }

@@ -189,6 +189,12 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
         }
         Rpc::OperatorRotateKeys => client.rotate_keys(proto::RotateKeysRequest {}).await.map(drop),
         Rpc::OperatorBackup => client.backup(proto::BackupRequest {}).await.map(drop),
+        Rpc::OperatorFilingStatus => {
+            client.filing_status(proto::FilingStatusRequest {}).await.map(drop)
+        }
+        Rpc::OperatorMarkFiled => {
+            client.mark_filed(proto::MarkFiledRequest::default()).await.map(drop)
+        }
         Rpc::NoticesGetNotice => {
             client.get_notice(proto::GetNoticeRequest::default()).await.map(drop)
         }
@@ -206,12 +212,14 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Some(&[Role::Enroller]),
         Rpc::EnrollmentRevoke => Some(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => Some(&[Role::Enroller, Role::Operator, Role::Auditor]),
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
-            Some(&[Role::Operator])
-        }
-        Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
-            Some(&[Role::Operator, Role::Auditor])
-        }
+        Rpc::OperatorApplyPolicy
+        | Rpc::OperatorBackup
+        | Rpc::OperatorRotateKeys
+        | Rpc::OperatorMarkFiled => Some(&[Role::Operator]),
+        Rpc::OperatorReadPolicy
+        | Rpc::OperatorStatus
+        | Rpc::OperatorExportAudit
+        | Rpc::OperatorFilingStatus => Some(&[Role::Operator, Role::Auditor]),
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => None,
     }
 }
@@ -226,11 +234,13 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit
         | Rpc::OperatorBackup
-        | Rpc::OperatorRotateKeys => "OK",
+        | Rpc::OperatorRotateKeys
+        | Rpc::OperatorFilingStatus => "OK",
         Rpc::GateVerify
         | Rpc::EnrollmentEnroll
         | Rpc::EnrollmentRevoke
         | Rpc::EnrollmentDescribeSubject
+        | Rpc::OperatorMarkFiled
         | Rpc::NoticesGetNotice
         | Rpc::NoticesGetRetentionPolicy => "INVALID_ARGUMENT",
     }
