@@ -18,6 +18,7 @@ mod consent_file;
 mod demo;
 mod enroll;
 mod exit;
+mod filing;
 mod keys;
 mod models;
 mod output;
@@ -65,6 +66,9 @@ enum Command {
     /// Say what the rules of a policy profile are and where they come from
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
+    /// Say what has to be filed with the authority, collect it, and mark it as filed
+    #[command(subcommand)]
+    Filing(filing::FilingCommand),
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -94,6 +98,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::CheckConfig(args) => serve::check(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Profile(command) => profile::run(&command, json),
+        Command::Filing(command) => block_on(filing::run(&command, json)),
         Command::Models(command) => models::run(&command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Backup(args) => block_on(backup::backup(&args, json)),
