@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::calendar::{BeijingDay, Calendar, PastCalendar};
+use super::gate::AllowedComparison;
 use super::pass::GatePass;
 use super::policy::Policy;
 use super::profile::Profile;
@@ -385,7 +386,9 @@ pub fn material(policy: &Policy, controller: &ControllerId) -> Sha256 {
     }
     let gates = policy.gates().map(GatePass::gate).filter(|g| g.controller == *controller);
     let ways = gates.flat_map(|gate| {
-        gate.purposes.iter().map(|purpose| (purpose.as_str(), gate.comparison.map(|c| c.as_str())))
+        gate.purposes
+            .iter()
+            .map(|purpose| (purpose.as_str(), gate.comparison.map(AllowedComparison::as_str)))
     });
     for (purpose, comparison) in ways.collect::<BTreeSet<_>>() {
         text("gates");

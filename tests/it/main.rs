@@ -9,6 +9,7 @@ mod backup; // backups fetched and restored by the program; nobody revoked comes
 mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
 mod expiry; // ten thousand consents that end at the same instant
+mod filing; // who has to file with the authority: from the first person to the cancelled filing
 mod forensics; // what a face leaves in memory and files of the process: nothing
 mod full_disk; // a real file system that fills up: enrolment refused, revocation goes on
 mod harness; // services in this process and as child processes, clients, requests, faces

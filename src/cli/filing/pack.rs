@@ -14,7 +14,7 @@ use super::super::exit::{Exit, Failure};
 use super::super::output;
 use crate::consent::{Gate, GatePass, Policy, PolicyDocument, Profile};
 use crate::service::{json, proto};
-use crate::types::Timestamp;
+use crate::types::{Purpose, Scope, Timestamp};
 
 /// A file of the folder and what is in it.
 pub(super) type File = (&'static str, String);
@@ -183,8 +183,8 @@ fn purpose(material: &Material) -> String {
     put!(text, "| 通道 Gate | 位置 Place | 目的 Purposes | 范围 Scopes | 比对方式 Comparison |");
     put!(text, "|---|---|---|---|---|");
     for gate in material.gates() {
-        let purposes: Vec<&str> = gate.purposes.iter().map(|p| p.as_str()).collect();
-        let scopes: Vec<&str> = gate.scopes.iter().map(|s| s.as_str()).collect();
+        let purposes: Vec<&str> = gate.purposes.iter().map(Purpose::as_str).collect();
+        let scopes: Vec<&str> = gate.scopes.iter().map(Scope::as_str).collect();
         let comparison = gate.comparison.map_or("-", |comparison| comparison.as_str());
         put!(
             text,
@@ -293,7 +293,7 @@ fn assessment(material: &Material) -> String {
     let mut any = false;
     for one in own {
         any = true;
-        let purposes: Vec<&str> = one.purposes.iter().map(|p| p.as_str()).collect();
+        let purposes: Vec<&str> = one.purposes.iter().map(Purpose::as_str).collect();
         put!(text, "## {} ({})", one.version, one.assessed_at);
         put!(text);
         put!(text, "- 目的 Purposes: {}", purposes.join(", "));
