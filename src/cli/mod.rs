@@ -21,6 +21,7 @@ mod demo;
 mod enroll;
 mod evidence;
 mod exit;
+mod filing;
 mod keys;
 mod models;
 mod output;
@@ -72,6 +73,9 @@ enum Command {
     /// Say that the system's clock is right after it jumped
     #[command(subcommand)]
     Clock(ClockCommand),
+    /// Say what has to be filed with the authority, collect it, and mark it as filed
+    #[command(subcommand)]
+    Filing(filing::FilingCommand),
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -116,6 +120,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::CheckConfig(args) => serve::check(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Profile(command) => profile::run(&command, json),
+        Command::Filing(command) => block_on(filing::run(&command, json)),
         Command::Models(command) => models::run(&command, json),
         Command::Keys(command) => keys::run(command, json),
         Command::Backup(args) => block_on(backup::backup(&args, json)),

@@ -7,6 +7,7 @@
 //! - [`Settings`] are complete and consistent: whoever holds them need not check again.
 //! - Nothing is bound, opened or created here; files are only read.
 
+mod filing;
 mod raw;
 
 use std::net::SocketAddr;
@@ -16,12 +17,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use filing::FilingFault;
 pub use raw::{
-    AuditOptions, BackupOptions, LogFormat, LogSettings, Overrides, RawConfig, SnapshotOptions,
+    AuditOptions, BackupOptions, FilingOptions, LogFormat, LogSettings, Overrides, RawConfig,
+    SnapshotOptions,
 };
 use raw::{LEAST_RETENTION_DAYS, RawKeys, RawTls};
 
-use crate::consent::{DeploymentMode, Profile, UnknownProfile};
+use crate::consent::{Calendar, DeploymentMode, Profile, UnknownProfile};
 use crate::crypto::cell::{CellPlace, TokenPlace};
 use crate::engine::SnapshotSettings;
 use crate::index::{GraphSettings, IndexOptions, PlanSetting};
@@ -82,6 +85,8 @@ pub struct Settings {
     pub key_mirror: PathBuf,
     /// Snapshots of the index; `None` for none.
     pub snapshots: Option<Snapshots>,
+    /// What the deadlines of filings are counted in.
+    pub calendar: Calendar,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
@@ -123,6 +128,9 @@ pub enum ConfigError {
     /// Unknown profile.
     #[error("profile: {0}")]
     Profile(#[from] UnknownProfile),
+    /// Filing with the authority.
+    #[error("filing.{0}")]
+    Filing(#[from] FilingFault),
     /// No TLS on an address that others can reach.
     #[error(
         "listen.plaintext: {0} is not a loopback address; set up [tls], or listen on 127.0.0.1"
@@ -236,7 +244,8 @@ fn contents(path: &Path, what: &'static str) -> Result<Vec<u8>, ConfigError> {
 }
 
 fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
-    let profile = Profile::named(&raw.profile)?;
+    let profile = filing::lowered(Profile::named(&raw.profile)?, raw.filing.threshold)?;
+    let calendar = filing::calendar(raw.filing.calendar.as_deref())?;
     check_limits(&raw.limits)?;
     let security = security(raw.listen.plaintext, raw.listen.grpc, raw.tls.as_ref())?;
     let callers = callers(&security, raw.callers)?;
@@ -271,6 +280,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
         revoke_window,
         index: raw.index,
         snapshots,
+        calendar,
         limits: raw.limits,
         log: raw.log,
     })

@@ -53,6 +53,8 @@ pub struct RawConfig {
     pub audit: AuditOptions,
     /// What backups need.
     pub backup: BackupOptions,
+    /// Filing with the authority.
+    pub filing: FilingOptions,
     /// Bounds.
     pub limits: Limits,
     /// Logging.
@@ -76,6 +78,7 @@ impl Default for RawConfig {
             snapshot: SnapshotOptions::default(),
             audit: AuditOptions::default(),
             backup: BackupOptions::default(),
+            filing: FilingOptions::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
         }
@@ -169,6 +172,17 @@ pub struct BackupOptions {
     pub key_mirror: Option<PathBuf>,
 }
 
+/// `[filing]`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FilingOptions {
+    /// From how many persons on a controller has to file, where that is to be earlier than the
+    /// profile says.
+    pub threshold: Option<u32>,
+    /// File of further years of the working-day calendar.
+    pub calendar: Option<PathBuf>,
+}
+
 /// `[audit]`.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -258,6 +272,7 @@ impl RawConfig {
         paths.extend(self.keys.passphrase_file.as_mut());
         paths.extend(self.pipeline.runtime.as_mut());
         paths.extend(self.backup.key_mirror.as_mut());
+        paths.extend(self.filing.calendar.as_mut());
         if let Some(token) = &mut self.keys.pkcs11 {
             paths.extend([&mut token.module, &mut token.pin_file]);
         }

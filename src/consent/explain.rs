@@ -18,7 +18,7 @@ pub struct Explanation {
 }
 
 /// Field, English, Chinese; in the order of the files.
-pub(super) const RULES: [(&str, &str, &str); 16] = [
+pub(super) const RULES: [(&str, &str, &str); 19] = [
     (
         "max_retention_days",
         "longest time from consent to expiry, in days; a consent that asks for more is refused",
@@ -98,6 +98,21 @@ pub(super) const RULES: [(&str, &str, &str); 16] = [
         "duplicate_fpir",
         "the share of honest enrolments that the duplicate search may suspect wrongly",
         "重复检查允许的误报比例",
+    ),
+    (
+        "filing_threshold",
+        "from how many persons on a controller has to file with the authority",
+        "存储人脸信息达到多少人时，处理者须向网信部门备案",
+    ),
+    (
+        "filing_warn_share",
+        "from which share of that number on the controller is warned",
+        "达到备案人数的多大比例时预警",
+    ),
+    (
+        "filing_working_days",
+        "how many working days the controller has to file, to file a change, and to cancel",
+        "备案、变更备案和注销备案的期限（工作日）",
     ),
 ];
 

@@ -182,6 +182,16 @@ pub enum AllowedComparison {
 }
 
 impl AllowedComparison {
+    /// "one_to_one", "one_to_many" or "both".
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OneToOne => "one_to_one",
+            Self::OneToMany => "one_to_many",
+            Self::Both => "both",
+        }
+    }
+
     /// Whether `comparison` is allowed.
     #[must_use]
     pub fn allows(self, comparison: Comparison) -> bool {

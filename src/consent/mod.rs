@@ -9,11 +9,13 @@
 
 mod admission;
 mod assessment;
+mod calendar;
 mod deployment;
 mod document;
 mod draft;
 mod explain;
 mod fields;
+mod filing;
 mod gate;
 mod grant;
 mod notice;
@@ -29,10 +31,15 @@ mod tests;
 
 pub use admission::{Admitted, ParsedConsent};
 pub use assessment::{Assessment, AssessmentStanding};
+pub use calendar::{BeijingDay, Calendar, CalendarFault, InvalidDay, PastCalendar};
 pub use deployment::{Deployment, DeploymentMode};
 pub use document::PolicyDocument;
 pub use draft::{ConsentDraft, ConsentFault, ConsentRefusal, GuardianDraft};
 pub use explain::Explanation;
+pub use filing::{
+    Cancelled, Deadline, Filed, FilingDuty, FilingMark, FilingNumber, FilingRecord, FilingRules,
+    FilingState, Holding, InvalidNumber, MarkRefusal, material,
+};
 pub use gate::{
     AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Gate,
     Intent, NoAlternative, PlaceRule, PlaceType, PublicPlace,

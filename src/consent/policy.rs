@@ -159,7 +159,7 @@ impl Policy {
         }
         let view = View {
             controllers: self.controllers.values().map(Arc::as_ref).collect(),
-            notices: self.notices.values().flat_map(BTreeMap::values).map(Arc::as_ref).collect(),
+            notices: self.notices().collect(),
             assessments: self.assessments().collect(),
             gates: self.gates().map(GatePass::gate).collect(),
         };
@@ -201,6 +201,11 @@ impl Policy {
     pub fn inactive_months(&self, controller: &ControllerId) -> Option<u32> {
         let own = self.controllers.get(controller)?.inactive_months;
         own.or(self.profile.max_inactive_months)
+    }
+
+    /// All versions of all notices.
+    pub fn notices(&self) -> impl Iterator<Item = &Notice> {
+        self.notices.values().flat_map(BTreeMap::values).map(Arc::as_ref)
     }
 
     /// All impact assessments.

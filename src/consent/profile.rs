@@ -85,6 +85,12 @@ pub struct Profile {
     pub duplicates: DuplicatePolicy,
     /// Share of honest enrolments that the duplicate search may suspect wrongly.
     pub duplicate_fpir: ErrorRate,
+    /// From how many persons on a controller has to file with the authority; `None`: never (O1, M15).
+    pub filing_threshold: Option<u32>,
+    /// From which share of the threshold on it is warned, more than 0 and at most 1 (O1).
+    pub filing_warn_share: Option<f64>,
+    /// How many working days it has to file (O1, M15).
+    pub filing_working_days: Option<u32>,
     /// The article of law behind each rule, by field.
     pub sources: BTreeMap<String, String>,
 }

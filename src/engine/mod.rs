@@ -15,6 +15,7 @@ mod backup;
 mod clock;
 mod enrol;
 mod evidence;
+mod filing;
 mod last_use;
 mod policy;
 mod receipt;
@@ -36,6 +37,7 @@ use zeroize::Zeroizing;
 pub use clock::ClockStatus;
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
 pub use evidence::{EvidenceAbout, EvidencePiece};
+pub use filing::{ControllerFiling, FilingError, MarkCommand};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
@@ -44,7 +46,7 @@ pub use status::{EngineStatus, GatePlan, Held};
 pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
 use self::snapshot::Loaded;
-use crate::consent::{Calibration, Deployment, DeploymentMode, Policy, Profile};
+use crate::consent::{Calendar, Calibration, Deployment, DeploymentMode, Policy, Profile};
 use crate::index::{Care, Index, IndexError, SavedLinks};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
@@ -87,6 +89,8 @@ pub struct Engine {
     limbo: Mutex<revoke::Limbo>,
     /// Enrolments between commit and index.
     arriving: Arc<arrivals::Arrivals>,
+    /// Where the controllers stand with the authority.
+    filings: filing::Filings,
     /// Names the sources of frames to the pipeline, under a key that only this process has.
     feeds: RandomState,
     /// One enrolment at a time where duplicates are refused.
@@ -115,6 +119,8 @@ pub struct EngineParts {
     pub pipeline: Pipeline,
     /// Where a snapshot may lie to start from.
     pub snapshot: Option<PathBuf>,
+    /// What deadlines are counted in.
+    pub calendar: Calendar,
 }
 
 /// Why an engine could not start.
@@ -141,12 +147,14 @@ impl Engine {
     /// A store, policy, calibration or index that is not usable. One bad record is quarantined
     /// and counted, not fatal.
     pub async fn open(parts: EngineParts) -> Result<Arc<Self>, OpenError> {
-        let EngineParts { profile, mode, limits, store, index, pipeline, snapshot } = parts;
+        let EngineParts { profile, mode, limits, store, index, pipeline, snapshot, calendar } =
+            parts;
         let calibration = calibration(&pipeline)?;
         let model = Some(pipeline.pack().contract.clone());
         let empty = Policy::under(profile).within(Deployment { mode, model });
         let clock = clock::Clock::open(&store).await?;
         let standing = policy::stored(&store, empty, &calibration).await?;
+        let filings = filing::Filings::of(&store, calendar).await?;
         let index = Arc::new(index);
         let Loaded { report, restored, links, revision: started_from } =
             snapshot::load(&store, &index, snapshot.as_deref()).await?;
@@ -176,6 +184,7 @@ impl Engine {
             links: Mutex::new(links),
             limbo: Mutex::default(),
             arriving: Arc::default(),
+            filings,
             feeds: RandomState::new(),
             duplicate_check: tokio::sync::Mutex::new(()),
             clock,

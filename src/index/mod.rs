@@ -272,6 +272,12 @@ impl Index {
         }
     }
 
+    /// Controllers that have live templates, and how many distinct subjects each has.
+    #[must_use]
+    pub fn controllers(&self) -> Vec<ControllerStatus> {
+        self.read_anyway().catalogue.controller_status()
+    }
+
     /// At most `limit` records that do not match at `now` any more and should be erased, the
     /// longest expired first.
     #[must_use]

@@ -1,15 +1,18 @@
 //! What runs beside the requests: expiry, the reserve for a full disk, gauges, health.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::consent::FilingState;
 use crate::engine::Engine;
 use crate::index::Care;
 use crate::service::{Phase, Serving, Shared};
-use crate::telemetry::{self, Dropped, Gauge};
+use crate::telemetry::{self, Dropped, Gauge, MOST_CONTROLLERS};
+use crate::types::ControllerId;
 
 /// How often. Expired templates do not match from the instant of their expiry; this is how long
 /// they may still be held.
@@ -34,6 +37,7 @@ pub(super) async fn run(
     let mut idle = Idle::default();
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut labelled = BTreeSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -50,6 +54,7 @@ pub(super) async fn run(
         }
         engine.regain_space().await;
         publish(&engine, &shared);
+        publish_filings(&engine, &mut labelled).await;
         if !engine.is_healthy() && shared.phase() == Phase::Serving {
             tracing::error!("a fault leaves the service in doubt: it stops answering");
             shared.enter(Phase::Failed);
@@ -129,6 +134,26 @@ async fn sweep(engine: &Arc<Engine>) {
                 tracing::error!(%fault, "expired records could not be erased; trying again");
                 return;
             }
+        }
+    }
+}
+
+/// Where the controllers stand with the authority, as far as there is room for metrics of theirs:
+/// a series that was begun stays.
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
+async fn publish_filings(engine: &Engine, labelled: &mut BTreeSet<ControllerId>) {
+    for filing in engine.filings().await {
+        if !labelled.contains(&filing.controller) {
+            if labelled.len() >= MOST_CONTROLLERS {
+                continue;
+            }
+            labelled.insert(filing.controller.clone());
+        }
+        let controller = filing.controller.as_str();
+        telemetry::controller_subjects(controller, filing.persons);
+        if let Some((_rules, state)) = filing.standing {
+            let deadline = state.alarm_at().map_or(0.0, |at| at.unix_ms() as f64 / 1_000.0);
+            telemetry::filing(controller, &FilingState::NAMES, state.as_str(), deadline);
         }
     }
 }

@@ -177,7 +177,7 @@ async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>
         key_mirror,
         ..
     } = settings;
-    let Settings { pipeline, index, snapshots, limits, .. } = settings;
+    let Settings { pipeline, index, snapshots, limits, calendar, .. } = settings;
     let rotation = RotationKey::new(&cell.deployment().rotation_seed());
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&pipeline)).await??;
     log_plan(pipeline.report());
@@ -196,9 +196,8 @@ async fn open(cell: Box<dyn RootCell>, settings: Settings) -> Result<Arc<Engine>
     let store = Store::open_mirrored(backend, cell, Some(mirror), pipeline.contract()).await?;
     let index = Index::new(index.settings(pipeline.width(), rotation))?;
     let snapshot = snapshots.map(|snapshots| snapshots.settings.path);
-    let engine =
-        Engine::open(EngineParts { profile, mode, limits, store, index, pipeline, snapshot })
-            .await?;
+    let parts = EngineParts { profile, mode, limits, store, index, pipeline, snapshot, calendar };
+    let engine = Engine::open(parts).await?;
     memory::trim();
     Ok(engine)
 }

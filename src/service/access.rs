@@ -25,10 +25,12 @@ pub const fn access(rpc: Rpc) -> Access {
         Rpc::OperatorApplyPolicy
         | Rpc::OperatorBackup
         | Rpc::OperatorConfirmClock
+        | Rpc::OperatorMarkFiled
         | Rpc::OperatorRotateKeys => Access::Roles(&[Role::Operator]),
         Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit
+        | Rpc::OperatorFilingStatus
         | Rpc::OperatorCollectEvidence => Access::Roles(&[Role::Operator, Role::Auditor]),
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => Access::Public,
     }

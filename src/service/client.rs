@@ -176,6 +176,11 @@ impl Client {
         read_policy, operator_client, OperatorClient, ReadPolicyRequest -> ReadPolicyResponse;
         /// `Operator.Status`.
         status, operator_client, OperatorClient, StatusRequest -> StatusResponse;
+        /// `Operator.FilingStatus`.
+        filing_status, operator_client, OperatorClient,
+            FilingStatusRequest -> FilingStatusResponse;
+        /// `Operator.MarkFiled`.
+        mark_filed, operator_client, OperatorClient, MarkFiledRequest -> MarkFiledResponse;
         /// `Notices.GetNotice`.
         get_notice, notices_client, NoticesClient, GetNoticeRequest -> GetNoticeResponse;
         /// `Notices.GetRetentionPolicy`.

@@ -12,8 +12,10 @@ use tonic_types::pb;
 use uuid::Uuid;
 
 use super::proto;
-use crate::consent::{ConsentRefusal, GateRefusal, PolicyError, RefusalKind};
-use crate::engine::{ApplyError, EnrolError, NoticeError, ProbeFault, RevokeError, VerifyError};
+use crate::consent::{ConsentRefusal, GateRefusal, MarkRefusal, PolicyError, RefusalKind};
+use crate::engine::{
+    ApplyError, EnrolError, FilingError, NoticeError, ProbeFault, RevokeError, VerifyError,
+};
 use crate::pipeline::DecodeError;
 use crate::store::StoreError;
 use crate::telemetry::{self, Rejected};
@@ -328,6 +330,35 @@ impl From<ApplyError> for Fault {
             }
             ApplyError::LowOnSpace => Self::precondition(LOW_ON_SPACE, "store", error),
             ApplyError::Store(_) | ApplyError::Internal => Self::internal(&error),
+        }
+    }
+}
+
+impl From<FilingError> for Fault {
+    fn from(error: FilingError) -> Self {
+        match error {
+            FilingError::UnknownController => {
+                Self::precondition("CONTROLLER_UNKNOWN", "controller_id", error)
+            }
+            FilingError::Refused(refusal) => refusal.into(),
+            FilingError::LowOnSpace => Self::precondition(LOW_ON_SPACE, "store", error),
+            FilingError::Store(_) | FilingError::Internal => Self::internal(&error),
+        }
+    }
+}
+
+impl From<MarkRefusal> for Fault {
+    fn from(refusal: MarkRefusal) -> Self {
+        match &refusal {
+            MarkRefusal::Future { .. } | MarkRefusal::TooEarly { .. } => {
+                Self::field("date", refusal)
+            }
+            MarkRefusal::NoSuchDuty(_)
+            | MarkRefusal::AlreadyFiled(_)
+            | MarkRefusal::NotFiled
+            | MarkRefusal::StillHolds { .. } => {
+                Self::precondition("FILING", "controller_id", refusal)
+            }
         }
     }
 }

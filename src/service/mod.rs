@@ -16,6 +16,7 @@ pub mod client;
 mod door;
 mod enrollment;
 mod fault;
+mod filing;
 mod from_wire;
 mod gate;
 pub mod json;

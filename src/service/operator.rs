@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::fault::Fault;
 use super::proto::{self, operator_server::Operator};
 use super::shared::{Shared, observed};
-use super::{Rpc, from_wire, to_wire};
+use super::{Rpc, filing, from_wire, to_wire};
 
 pub(super) struct OperatorService(Arc<Shared>);
 
@@ -150,6 +150,34 @@ impl Operator for OperatorService {
             self.0.admit(Rpc::OperatorStatus, &request)?;
             let engine = self.0.engine()?;
             Ok(to_wire::status(&engine.status(), &engine.gate_plans(), self.0.phase()))
+        })
+        .await
+    }
+
+    async fn filing_status(
+        &self,
+        request: Request<proto::FilingStatusRequest>,
+    ) -> Result<Response<proto::FilingStatusResponse>, Status> {
+        observed(Rpc::OperatorFilingStatus, async {
+            self.0.admit(Rpc::OperatorFilingStatus, &request)?;
+            let engine = self.0.engine()?;
+            let filings = engine.filings().await;
+            Ok(filing::status(filings, engine.calendar_until(), engine.now()))
+        })
+        .await
+    }
+
+    async fn mark_filed(
+        &self,
+        request: Request<proto::MarkFiledRequest>,
+    ) -> Result<Response<proto::MarkFiledResponse>, Status> {
+        observed(Rpc::OperatorMarkFiled, async {
+            let caller = self.0.admit(Rpc::OperatorMarkFiled, &request)?;
+            let engine = self.0.engine()?;
+            let command = filing::mark(request.into_inner(), &caller)?;
+            let marked = engine.mark_filing(command).await?;
+            let filing = Some(filing::filing(marked, engine.now()));
+            Ok(proto::MarkFiledResponse { filing })
         })
         .await
     }

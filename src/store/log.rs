@@ -3,9 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Head;
-use crate::consent::{Comparison, ConsentRecord, Sha256};
+use crate::consent::{
+    BeijingDay, Comparison, ConsentRecord, FilingDuty, FilingMark, FilingNumber, Sha256,
+};
 use crate::crypto::cell::Epoch;
-use crate::types::{ConsentId, GateId, Purpose, RecordId, Revision, Scope, SubjectRef, Timestamp};
+use crate::types::{
+    ConsentId, ControllerId, GateId, Purpose, RecordId, Revision, Scope, SubjectRef, Timestamp,
+};
 
 /// Why records were destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -177,6 +181,38 @@ pub enum AuditEvent<'a> {
         why: &'static str,
         /// Which; further ones stand in further entries.
         records: &'a [RecordId],
+    },
+    /// A controller has to file with the authority, or to file a change (O1).
+    FilingDue {
+        /// Since when.
+        at: Timestamp,
+        /// Who.
+        controller: &'a ControllerId,
+        /// What.
+        duty: FilingDuty,
+        /// How many persons it held.
+        persons: u64,
+        /// The last day for it, where the calendar reaches it.
+        deadline: Option<BeijingDay>,
+    },
+    /// An operator said that a controller has filed (O1).
+    FilingMarked {
+        /// When it was said.
+        at: Timestamp,
+        /// Who said it.
+        caller: &'a str,
+        /// Who has filed.
+        controller: &'a ControllerId,
+        /// What was done.
+        mark: FilingMark,
+        /// The authority's number.
+        number: &'a FilingNumber,
+        /// When it was done.
+        on: BeijingDay,
+        /// How many persons the controller held when it was said.
+        persons: u64,
+        /// Digest of what the controller did then.
+        material: Sha256,
     },
     /// A gate was answered.
     Decision {

@@ -46,6 +46,9 @@ metrics_table! {
     IN_FLIGHT Gauge Count "assent_requests_in_flight" "Requests admitted and not yet answered.";
     TEMPLATES Gauge Count "assent_templates" "Live templates.";
     SUBJECTS Gauge Count "assent_subjects" "Distinct subjects.";
+    CONTROLLER_SUBJECTS Gauge Count "assent_controller_subjects" "Distinct subjects of a controller, over all purposes and scopes.";
+    FILING_STATE Gauge Count "assent_filing_state" "1 for where a controller stands with the authority, 0 for its other states.";
+    FILING_DEADLINE Gauge Seconds "assent_filing_deadline_timestamp_seconds" "When what a controller has to file is due, Unix time; 0 where nothing is. Where the working-day calendar does not reach it, when the calendar ends.";
     ARENA_BYTES Gauge Bytes "assent_arena_bytes" "Bytes of the template arena.";
     CATALOGUE_BYTES Gauge Bytes "assent_catalogue_bytes" "Bytes that the index holds besides templates and graph.";
     GRAPH_BYTES Gauge Bytes "assent_graph_bytes" "Bytes of the index's graph.";

@@ -1,7 +1,9 @@
 //! Metric names, units and labels, in one table, and the functions that record them.
 //!
 //! # Invariants
-//! - Labels are closed enums: no metric can grow without bound and none carries a subject.
+//! - Labels are closed enums: no metric can grow without bound and none carries a subject. The one
+//!   label besides is a controller, a legal person that an operator applied, and there are at most
+//!   [`MOST_CONTROLLERS`] of them.
 //! - Nobody else names a metric.
 
 mod exporter;
@@ -44,6 +46,28 @@ pub fn rejected(reason: Rejected) {
 /// Sets how many requests were dropped between stages for one reason.
 pub fn dropped(reason: Dropped, requests: u64) {
     metrics::counter!(DROPPED.name, "reason" => reason.label()).absolute(requests);
+}
+
+/// Controllers that have metrics of their own; `assent filing status` knows of all.
+pub const MOST_CONTROLLERS: usize = 1_024;
+
+/// Sets how many subjects a controller has.
+#[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
+pub fn controller_subjects(controller: &str, subjects: u64) {
+    let label = controller.to_owned();
+    metrics::gauge!(metric::CONTROLLER_SUBJECTS.name, "controller" => label).set(subjects as f64);
+}
+
+/// Sets where a controller stands with the authority: which of `states`, and the Unix time of its
+/// deadline, 0 for none.
+pub fn filing(controller: &str, states: &[&'static str], state: &'static str, deadline: f64) {
+    for other in states.iter().copied() {
+        let (label, stands) = (controller.to_owned(), f64::from(u8::from(other == state)));
+        metrics::gauge!(metric::FILING_STATE.name, "controller" => label, "state" => other)
+            .set(stands);
+    }
+    let label = controller.to_owned();
+    metrics::gauge!(metric::FILING_DEADLINE.name, "controller" => label).set(deadline);
 }
 
 /// Sets a gauge.

@@ -24,6 +24,9 @@ const DAY_MS: i64 = 86_400_000;
 const LAST_MS: i64 = 253_402_300_799_999;
 
 impl Timestamp {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Self = Self(0);
+
     /// Now, by the system's clock.
     #[must_use]
     pub fn now() -> Self {

@@ -195,6 +195,12 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
         }
         Rpc::OperatorRotateKeys => client.rotate_keys(proto::RotateKeysRequest {}).await.map(drop),
         Rpc::OperatorBackup => client.backup(proto::BackupRequest {}).await.map(drop),
+        Rpc::OperatorFilingStatus => {
+            client.filing_status(proto::FilingStatusRequest {}).await.map(drop)
+        }
+        Rpc::OperatorMarkFiled => {
+            client.mark_filed(proto::MarkFiledRequest::default()).await.map(drop)
+        }
         Rpc::NoticesGetNotice => {
             client.get_notice(proto::GetNoticeRequest::default()).await.map(drop)
         }
@@ -215,10 +221,12 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         Rpc::OperatorApplyPolicy
         | Rpc::OperatorBackup
         | Rpc::OperatorConfirmClock
+        | Rpc::OperatorMarkFiled
         | Rpc::OperatorRotateKeys => Some(&[Role::Operator]),
         Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus
         | Rpc::OperatorExportAudit
+        | Rpc::OperatorFilingStatus
         | Rpc::OperatorCollectEvidence => Some(&[Role::Operator, Role::Auditor]),
         Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => None,
     }
@@ -235,12 +243,14 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::OperatorExportAudit
         | Rpc::OperatorBackup
         | Rpc::OperatorConfirmClock
+        | Rpc::OperatorFilingStatus
         | Rpc::OperatorRotateKeys => "OK",
         Rpc::GateVerify
         | Rpc::EnrollmentEnroll
         | Rpc::EnrollmentRevoke
         | Rpc::EnrollmentDescribeSubject
         | Rpc::OperatorCollectEvidence
+        | Rpc::OperatorMarkFiled
         | Rpc::NoticesGetNotice
         | Rpc::NoticesGetRetentionPolicy => "INVALID_ARGUMENT",
     }

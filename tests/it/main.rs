@@ -12,6 +12,7 @@ mod decommission; // the end of a deployment: everything gone, certified, never 
 mod docs; // the documentation's examples are accepted, and what it names exists
 mod evidence; // what the service did about a person or in an hour, collected and checked offline
 mod expiry; // ten thousand consents that end at the same instant
+mod filing; // who has to file with the authority: from the first person to the cancelled filing
 mod forensics; // what a face leaves in memory and files of the process: nothing
 mod full_disk; // a real file system that fills up: enrolment refused, revocation goes on
 mod harness; // services in this process and as child processes, clients, requests, faces

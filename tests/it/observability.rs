@@ -25,7 +25,7 @@ use crate::harness::{
 /// The people of these tests: nothing of them may be seen from outside.
 const SUBJECTS: [&str; 3] = ["resident-zebra", "resident-yak", "resident-xenops"];
 /// Metrics that dashboards and alerts rely on.
-const PROMISED: [&str; 20] = [
+const PROMISED: [&str; 23] = [
     "assent_requests_total",
     "assent_request_seconds",
     "assent_decisions_total",
@@ -40,6 +40,9 @@ const PROMISED: [&str; 20] = [
     "assent_requests_in_flight",
     "assent_templates",
     "assent_subjects",
+    "assent_controller_subjects",
+    "assent_filing_state",
+    "assent_filing_deadline_timestamp_seconds",
     "assent_arena_bytes",
     "assent_arena_locked_bytes",
     "assent_catalogue_bytes",
@@ -198,7 +201,9 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
     lead_a_life(&client).await;
 
     let metrics = process.scrape_until(|text| {
-        text.contains("assent_serving 1") && !text.contains("assent_revision 0\n")
+        text.contains("assent_serving 1")
+            && text.contains("assent_controller_subjects{")
+            && !text.contains("assent_revision 0\n")
     });
     for name in PROMISED {
         assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} is missing in\n{metrics}");
@@ -208,6 +213,8 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
         "assent_requests_total{rpc=\"Gate.Verify\",code=\"FAILED_PRECONDITION\"} 1",
         "assent_decisions_total{decision=\"DECISION_MATCH\"} 1",
         "assent_provider_info{provider=\"cpu\"} 1",
+        "assent_filing_state{controller=\"maple-property\",state=\"quiet\"} 1",
+        "assent_filing_deadline_timestamp_seconds{controller=\"maple-property\"} 0",
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }

@@ -16,7 +16,7 @@ code { overflow-wrap: anywhere }
 "#;
 
 /// Events of the trail: name, Chinese, English.
-const EVENTS: [(&str, &str, &str); 8] = [
+const EVENTS: [(&str, &str, &str); 12] = [
     ("enrolled", "登记", "enrolled"),
     ("erased", "删除", "erased"),
     ("decision", "通行比对", "a gate was answered"),
@@ -24,6 +24,10 @@ const EVENTS: [(&str, &str, &str); 8] = [
     ("keys_rotated", "更换密钥", "keys were replaced"),
     ("backup_made", "制作备份", "a backup was made"),
     ("restored", "自备份恢复", "restored from a backup"),
+    ("clock_confirmed", "确认系统时钟", "the clock was confirmed"),
+    ("filing_due", "应当备案", "a filing became due"),
+    ("filing_marked", "备案登记", "a filing was marked"),
+    ("decommissioned", "系统终止", "the deployment ended"),
     ("store_created", "系统建立", "the store was made"),
 ];
 

@@ -1,7 +1,8 @@
-//! The rules of REQUIREMENTS sections 1 to 3, shown on the example policy of docs/.
+//! The rules of REQUIREMENTS sections 1 to 4, shown on the example policy of docs/.
 
 mod admission;
 mod document;
+mod filing;
 mod pass;
 mod policy;
 

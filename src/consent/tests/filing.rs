@@ -1,0 +1,274 @@
+//! O1: who has to file, from when, until when, and what undoes it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::consent::filing::material;
+
+const DAY: i64 = 86_400_000;
+
+fn rules() -> FilingRules {
+    FilingRules::of(&cn()).unwrap()
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn day(text: &str) -> BeijingDay {
+    text.parse().unwrap()
+}
+
+fn number(text: &str) -> FilingNumber {
+    FilingNumber::parse(text).unwrap()
+}
+
+fn doing(what: &str) -> Sha256 {
+    Sha256::of(what.as_bytes())
+}
+
+fn holding(persons: u64, now: &str) -> Holding {
+    Holding { persons, material: doing("a"), now: at(now) }
+}
+
+/// What is remembered after a look.
+fn looked(record: &FilingRecord, holding: Holding) -> FilingRecord {
+    record.look(&rules(), holding).map_or_else(|| record.clone(), |(record, _duty)| record)
+}
+
+fn state(record: &FilingRecord, persons: u64) -> FilingState {
+    record.state(&rules(), persons, &Calendar::shipped())
+}
+
+/// Where somebody stands who never filed and holds `persons` on the first of June 2025.
+fn fresh(persons: u64) -> FilingState {
+    let record = looked(&FilingRecord::default(), holding(persons, "2025-06-01T00:00:00+08:00"));
+    state(&record, persons)
+}
+
+#[test]
+fn o1_99999_persons_are_no_duty_and_100000_are() {
+    assert_eq!(fresh(0), FilingState::Quiet);
+    assert_eq!(fresh(79_999), FilingState::Quiet);
+    assert_eq!(fresh(80_000), FilingState::Warned);
+    assert_eq!(fresh(99_999), FilingState::Warned);
+    let due = FilingState::Due {
+        since: at("2025-06-01T00:00:00+08:00"),
+        deadline: Ok(day("2025-07-14")),
+    };
+    assert_eq!(fresh(100_000), due);
+    assert_eq!(fresh(5_000_000), due);
+}
+
+#[test]
+fn o1_the_last_day_is_over_at_midnight_in_beijing() {
+    let due = fresh(100_000);
+    assert!(!due.is_overdue(at("2025-07-14T23:59:59+08:00")));
+    assert!(due.is_overdue(at("2025-07-15T00:00:00+08:00")));
+    assert_eq!(due.alarm_at(), Some(at("2025-07-15T00:00:00+08:00")));
+    assert_eq!(FilingState::Filed.alarm_at(), None);
+}
+
+#[test]
+fn o1_a_duty_that_arose_stays_though_people_leave() {
+    let record = looked(&FilingRecord::default(), holding(100_000, "2025-06-01T00:00:00Z"));
+    let due = state(&record, 100_000);
+    for persons in [99_999, 80_000, 3, 0] {
+        let later = looked(&record, holding(persons, "2025-06-20T00:00:00Z"));
+        assert_eq!(state(&later, persons), due, "{persons}");
+    }
+}
+
+#[test]
+fn o1_where_the_calendar_ends_the_duty_stands_and_the_alarm_comes_early() {
+    let record = looked(&FilingRecord::default(), holding(100_000, "2026-12-01T00:00:00Z"));
+    let due = state(&record, 100_000);
+    let (_since, deadline) = due.duty().unwrap();
+    assert!(deadline.as_ref().unwrap_err().to_string().contains("2025 to 2026"));
+    assert_eq!(due.alarm_at(), Some(at("2027-01-01T00:00:00+08:00")));
+    assert!(!due.is_overdue(at("2030-01-01T00:00:00Z")), "nothing is claimed that is not known");
+}
+
+#[test]
+fn o1_filing_then_a_change_then_its_end() {
+    let due = looked(&FilingRecord::default(), holding(100_000, "2025-06-01T00:00:00Z"));
+    let now = holding(100_000, "2025-07-01T08:00:00+08:00");
+    let filed = due.mark(FilingMark::Filed, number("N-1"), day("2025-07-01"), now).unwrap();
+    assert_eq!(state(&filed, 100_000), FilingState::Filed);
+    assert_eq!(looked(&filed, now), filed, "the same material");
+    assert_eq!(state(&filed, 5), FilingState::Filed, "a filing stays in force");
+
+    let since = at("2025-09-29T10:00:00+08:00");
+    let other = Holding { persons: 100_000, material: doing("b"), now: since };
+    let changed = looked(&filed, other);
+    // 30 September, 9 to 11 October (a worked Saturday), and twenty-six weekdays more.
+    let deadline = Ok(day("2025-11-17"));
+    assert_eq!(state(&changed, 100_000), FilingState::ChangeDue { since, deadline });
+    // Back to what was filed: the change was, and has to be told.
+    assert_eq!(looked(&changed, now), changed);
+
+    let on = day("2025-10-10");
+    let later = Holding { now: at("2025-10-11T00:00:00Z"), ..other };
+    let told = changed.mark(FilingMark::Changed, number("N-2"), on, later).unwrap();
+    assert_eq!(state(&told, 100_000), FilingState::Filed);
+    assert_eq!(told.filed.as_ref().unwrap().number.as_str(), "N-2");
+
+    let nobody = Holding { persons: 0, ..later };
+    let ended = told.mark(FilingMark::Cancelled, number("N-2"), on, nobody).unwrap();
+    assert_eq!(state(&ended, 0), FilingState::Cancelled);
+    assert_eq!(state(&ended, 80_000), FilingState::Warned);
+    let anew = looked(&ended, Holding { persons: 100_000, ..later });
+    assert!(matches!(state(&anew, 100_000), FilingState::Due { .. }), "who begins anew files anew");
+    let again = anew.mark(FilingMark::Filed, number("N-3"), day("2025-10-11"), later).unwrap();
+    assert_eq!((again.cancelled, again.due_since), (None, None));
+}
+
+#[test]
+fn o1_what_cannot_have_been_done_is_not_marked() {
+    let now = holding(5, "2025-07-01T23:00:00Z");
+    let none = FilingRecord::default();
+    let mark = |record: &FilingRecord, mark, on: &str| {
+        record.mark(mark, number("N"), day(on), now).map_err(|refusal| refusal.to_string())
+    };
+    // 23:00 in London is the next day in Beijing.
+    let filed = mark(&none, FilingMark::Filed, "2025-07-02").unwrap();
+    let future = mark(&none, FilingMark::Filed, "2025-07-03").unwrap_err();
+    assert!(future.contains("has not come"), "{future}");
+    for kind in [FilingMark::Changed, FilingMark::Cancelled] {
+        assert!(mark(&none, kind, "2025-07-01").unwrap_err().contains("mark it as filed first"));
+        assert!(mark(&filed, kind, "2025-07-01").unwrap_err().contains("is before 2025-07-02"));
+    }
+    let twice = mark(&filed, FilingMark::Filed, "2025-07-02").unwrap_err();
+    assert!(twice.contains("was filed under N on 2025-07-02"), "{twice}");
+    let held = mark(&filed, FilingMark::Cancelled, "2025-07-02").unwrap_err();
+    assert!(held.contains("still holds 5 persons"), "{held}");
+    assert!(mark(&filed, FilingMark::Changed, "2025-07-02").is_ok(), "the control");
+}
+
+#[test]
+fn o1_a_number_is_one_line() {
+    for bad in ["", "  ", "a\nb", "a\u{0}", &"9".repeat(129)] {
+        assert_eq!(FilingNumber::parse(bad), Err(InvalidNumber), "{bad:?}");
+    }
+    assert_eq!(number(" 浙网信备〔2025〕12号 ").as_str(), "浙网信备〔2025〕12号");
+}
+
+#[test]
+fn o1_profiles_say_all_about_filing_or_nothing() {
+    for name in Profile::names() {
+        let profile = Profile::named(name).unwrap();
+        let said = [
+            profile.filing_threshold.is_some(),
+            profile.filing_warn_share.is_some(),
+            profile.filing_working_days.is_some(),
+        ];
+        assert!(said.iter().all(|word| *word == said[0]), "{name}");
+        assert!(profile.filing_warn_share.is_none_or(|s| 0.0 < s && s <= 1.0), "{name}");
+        assert_eq!(FilingRules::of(&profile).is_some(), name == "cn");
+    }
+    let five = Profile { filing_threshold: Some(5), ..cn() };
+    assert_eq!(FilingRules::of(&five).unwrap().warn_from, 4);
+}
+
+#[test]
+fn o1_what_is_filed_is_the_controller_its_purposes_and_its_assessments() {
+    let digest = |toml: &str| material(&policy_of(toml, cn()).unwrap(), &maple());
+    let filed = digest(EXAMPLE);
+    assert_eq!(filed, digest(EXAMPLE));
+    for (old, new) in [
+        ("name = \"Maple Court", "name = \"Oak Court"),
+        ("privacy@maple-court.example\"\n", "other@maple-court.example\"\n"),
+        ("comparison = \"", "comparison = \"one_to_one\" #"),
+        (
+            "document_sha256 = \"",
+            "document_sha256 = \"00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff00ff\" #",
+        ),
+    ] {
+        assert_ne!(digest(&edited(old, new)), filed, "{old}");
+    }
+    // How a gate is called, and what a camera sees at least, are not.
+    assert_eq!(digest(&edited("duplicates = \"refuse\"", "duplicates = \"flag\"")), filed);
+    let label = EXAMPLE.find("\nlabel = ").unwrap();
+    let (head, tail) = EXAMPLE.split_at(label + 1);
+    let tail = tail.split_once('\n').unwrap().1;
+    assert_eq!(digest(&format!("{head}label = \"another\"\n{tail}")), filed);
+}
+
+/// What happens to a controller.
+#[derive(Debug, Clone)]
+enum Event {
+    Holds(u64),
+    Does(u8),
+    Marks(FilingMark),
+    Waits(u16),
+    Restarts,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let persons =
+        prop_oneof![Just(0), Just(79_999), Just(80_000), Just(99_999), 100_000..200_000_u64];
+    let mark = prop_oneof![
+        3 => Just(FilingMark::Filed),
+        2 => Just(FilingMark::Changed),
+        2 => Just(FilingMark::Cancelled),
+    ];
+    prop_oneof![
+        4 => persons.prop_map(Event::Holds),
+        1 => (0..3_u8).prop_map(Event::Does),
+        2 => mark.prop_map(Event::Marks),
+        2 => (0..60_u16).prop_map(Event::Waits),
+        1 => Just(Event::Restarts),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a duty arises when it must, does not go away by itself,
+    /// and its deadline does not move.
+    #[test]
+    fn o1_no_history_loses_a_duty_or_moves_its_deadline(
+        history in proptest::collection::vec(event(), 1..60)
+    ) {
+        let mut record = FilingRecord::default();
+        let mut now = Holding { persons: 0, material: doing("0"), now: at("2025-06-01T00:00:00Z") };
+        for event in history {
+            let before = state(&record, now.persons);
+            let mut marked = false;
+            match event {
+                Event::Holds(persons) => now.persons = persons,
+                Event::Does(what) => now.material = doing(&what.to_string()),
+                Event::Waits(days) => now.now = now.now.plus_ms(i64::from(days) * DAY),
+                Event::Restarts => {
+                    let kept = serde_json::to_vec(&record).unwrap();
+                    let back: FilingRecord = serde_json::from_slice(&kept).unwrap();
+                    prop_assert_eq!(&back, &record);
+                    record = back;
+                }
+                Event::Marks(mark) => {
+                    let on = BeijingDay::of(now.now);
+                    if let Ok(next) = record.mark(mark, number("N"), on, now) {
+                        let filed = record.filed.is_some();
+                        prop_assert_eq!(mark == FilingMark::Filed, !filed);
+                        prop_assert!(mark != FilingMark::Cancelled || now.persons == 0);
+                        record = next;
+                        marked = true;
+                    }
+                }
+            }
+            record = looked(&record, now);
+            prop_assert_eq!(record.look(&rules(), now), None, "a second look finds nothing");
+            let after = state(&record, now.persons);
+            prop_assert!(FilingState::NAMES.contains(&after.as_str()));
+            if record.filed.is_none() && now.persons >= rules().threshold {
+                let due = matches!(after, FilingState::Due { .. });
+                prop_assert!(due, "{after:?} with {} persons", now.persons);
+            }
+            if before.duty().is_some() && !marked {
+                prop_assert_eq!(&before, &after);
+            }
+            if let Some(filed) = &record.filed {
+                let told = filed.material == now.material || record.changed_since.is_some();
+                prop_assert!(told, "a change went by");
+            }
+        }
+    }
+}

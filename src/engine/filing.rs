@@ -1,0 +1,252 @@
+//! Where each controller stands with the authority (O1), and what is remembered of it.
+//!
+//! # Invariants
+//! - A duty that arose is written down with the instant at which it was seen, so that no restart
+//!   moves its deadline. Until it could be written down, on a full disk, it is due all the same.
+//! - What is marked as done is durable before it is acknowledged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use super::Engine;
+use crate::consent::{
+    BeijingDay, Calendar, FilingDuty, FilingMark, FilingNumber, FilingRecord, FilingRules,
+    FilingState, Holding, MarkRefusal, Policy, material,
+};
+use crate::store::{AuditEvent, Fact, FactKind, Store, StoreError};
+use crate::types::{ControllerId, Timestamp};
+
+/// What the engine knows about filings.
+pub(super) struct Filings {
+    calendar: Calendar,
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    records: BTreeMap<ControllerId, FilingRecord>,
+    /// Duties that are not written down yet, with how many persons there were.
+    unwritten: BTreeMap<ControllerId, (FilingDuty, u64)>,
+}
+
+/// One controller and its filing.
+#[derive(Debug, Clone)]
+pub struct ControllerFiling {
+    /// The controller.
+    pub controller: ControllerId,
+    /// Distinct persons that it holds, over all purposes and scopes.
+    pub persons: u64,
+    /// The rules and where it stands by them; `None` where the profile wants no filing.
+    pub standing: Option<(FilingRules, FilingState)>,
+    /// What is remembered.
+    pub record: FilingRecord,
+}
+
+/// What an operator says was done at the authority.
+#[derive(Debug)]
+pub struct MarkCommand {
+    /// Who says it.
+    pub caller: String,
+    /// Who has done it.
+    pub controller: ControllerId,
+    /// What.
+    pub mark: FilingMark,
+    /// The authority's number.
+    pub number: FilingNumber,
+    /// When; `None` for today.
+    pub on: Option<BeijingDay>,
+}
+
+/// Why nothing was marked.
+#[derive(Debug, Error)]
+pub enum FilingError {
+    /// No such controller.
+    #[error("no such controller was applied")]
+    UnknownController,
+    /// It cannot have been done.
+    #[error(transparent)]
+    Refused(#[from] MarkRefusal),
+    /// The disk is full.
+    #[error("the service's disk is full; free space on it, and mark it again")]
+    LowOnSpace,
+    /// The store.
+    #[error("it could not be stored")]
+    Store(#[source] StoreError),
+    /// A fault of ours.
+    #[error("internal fault")]
+    Internal,
+}
+
+impl Filings {
+    /// What the store remembers.
+    pub(super) async fn of(store: &Store, calendar: Calendar) -> Result<Self, StoreError> {
+        let facts = store.facts::<FilingRecord>(FactKind::Filing).await?;
+        let named = facts.into_iter().map(|(name, record)| {
+            let controller = ControllerId::parse(name).ok();
+            controller.map(|id| (id, record)).ok_or(StoreError::Malformed { what: "filing" })
+        });
+        let records = named.collect::<Result<_, StoreError>>()?;
+        Ok(Self { calendar, book: Mutex::new(Book { records, ..Book::default() }) })
+    }
+}
+
+impl Book {
+    /// Looks at what a controller holds, and notes a duty that arises.
+    fn look(&mut self, controller: &ControllerId, rules: &FilingRules, holding: Holding) {
+        let record = self.records.entry(controller.clone()).or_default();
+        if let Some((next, duty)) = record.look(rules, holding) {
+            *record = next;
+            self.unwritten.insert(controller.clone(), (duty, holding.persons));
+        }
+    }
+
+    fn record(&self, controller: &ControllerId) -> FilingRecord {
+        self.records.get(controller).cloned().unwrap_or_default()
+    }
+}
+
+impl Engine {
+    /// Where each controller stands. A duty that arises is written down on the way.
+    pub async fn filings(&self) -> Vec<ControllerFiling> {
+        let policy = self.policy();
+        let rules = FilingRules::of(policy.profile());
+        let persons = self.persons();
+        let mut book = self.filings.book.lock().await;
+        if let Some(rules) = &rules {
+            for controller in policy.controllers().map(|c| &c.id) {
+                book.look(controller, rules, holding(&policy, &persons, controller, self.now()));
+            }
+            self.write_down(&mut book, rules).await;
+        }
+        let standings = policy.controllers().map(|c| {
+            let held = persons.get(&c.id).copied().unwrap_or(0);
+            self.standing(&c.id, held, rules, book.record(&c.id))
+        });
+        standings.collect()
+    }
+
+    /// The last year of the working-day calendar.
+    #[must_use]
+    pub fn calendar_until(&self) -> i32 {
+        self.filings.calendar.covers().1
+    }
+
+    /// Marks something as done at the authority.
+    ///
+    /// # Errors
+    /// It cannot have been done, or could not be written down.
+    pub async fn mark_filing(
+        self: &Arc<Self>,
+        command: MarkCommand,
+    ) -> Result<ControllerFiling, FilingError> {
+        let work = Arc::clone(self).mark(command);
+        // On a task of its own: a caller that goes away leaves store and memory of one mind.
+        match tokio::spawn(self.tasks.track_future(work)).await {
+            Ok(outcome) => outcome,
+            Err(_panicked) => Err(FilingError::Internal),
+        }
+    }
+
+    async fn mark(self: Arc<Self>, command: MarkCommand) -> Result<ControllerFiling, FilingError> {
+        let MarkCommand { caller, controller, mark, number, on } = command;
+        let policy = self.policy();
+        policy.controller(&controller).ok_or(FilingError::UnknownController)?;
+        let no_duty = || MarkRefusal::NoSuchDuty(policy.profile().name.clone());
+        let rules = FilingRules::of(policy.profile()).ok_or_else(no_duty)?;
+        let mut book = self.filings.book.lock().await;
+        let holding = holding(&policy, &self.persons(), &controller, self.now());
+        let on = on.unwrap_or_else(|| BeijingDay::of(holding.now));
+        let record = book.record(&controller).mark(mark, number.clone(), on, holding)?;
+        let event = AuditEvent::FilingMarked {
+            at: holding.now,
+            caller: &caller,
+            controller: &controller,
+            mark,
+            number: &number,
+            on,
+            persons: holding.persons,
+            material: holding.material,
+        };
+        self.remember_filing(&controller, &record, &event).await.map_err(unstored)?;
+        book.unwritten.remove(&controller);
+        book.records.insert(controller.clone(), record.clone());
+        Ok(self.standing(&controller, holding.persons, Some(rules), record))
+    }
+
+    /// Writes down what is not; what cannot be now is tried again at the next look.
+    async fn write_down(&self, book: &mut Book, rules: &FilingRules) {
+        let Book { records, unwritten } = book;
+        for (controller, (duty, persons)) in std::mem::take(unwritten) {
+            let record = records.get(&controller).cloned().unwrap_or_default();
+            let state = record.state(rules, persons, &self.filings.calendar);
+            let Some((at, deadline)) = state.duty() else { continue };
+            let deadline = deadline.as_ref().ok().copied();
+            let event =
+                AuditEvent::FilingDue { at, controller: &controller, duty, persons, deadline };
+            match self.remember_filing(&controller, &record, &event).await {
+                Ok(()) => tracing::warn!(
+                    %controller, persons, ?duty, ?deadline,
+                    "a controller has to file with the authority; `assent filing status` says more"
+                ),
+                Err(fault) => {
+                    if !matches!(fault, StoreError::LowOnSpace) {
+                        let fault = &fault as &dyn std::error::Error;
+                        tracing::error!(fault, %controller, "a duty to file is not written down");
+                    }
+                    unwritten.insert(controller, (duty, persons));
+                }
+            }
+        }
+    }
+
+    async fn remember_filing(
+        &self,
+        controller: &ControllerId,
+        record: &FilingRecord,
+        event: &AuditEvent<'_>,
+    ) -> Result<(), StoreError> {
+        let fact = Fact::new(FactKind::Filing, controller.as_str(), record)?;
+        self.store.remember(vec![fact], Some(event)).await
+    }
+
+    fn persons(&self) -> BTreeMap<ControllerId, u64> {
+        let held = self.index.controllers().into_iter();
+        held.map(|held| (held.controller, held.subjects as u64)).collect()
+    }
+
+    fn standing(
+        &self,
+        controller: &ControllerId,
+        persons: u64,
+        rules: Option<FilingRules>,
+        record: FilingRecord,
+    ) -> ControllerFiling {
+        let standing =
+            rules.map(|rules| (rules, record.state(&rules, persons, &self.filings.calendar)));
+        ControllerFiling { controller: controller.clone(), persons, standing, record }
+    }
+}
+
+fn holding(
+    policy: &Policy,
+    persons: &BTreeMap<ControllerId, u64>,
+    controller: &ControllerId,
+    now: Timestamp,
+) -> Holding {
+    Holding {
+        persons: persons.get(controller).copied().unwrap_or(0),
+        material: material(policy, controller),
+        now,
+    }
+}
+
+fn unstored(fault: StoreError) -> FilingError {
+    if matches!(fault, StoreError::LowOnSpace) {
+        FilingError::LowOnSpace
+    } else {
+        FilingError::Store(fault)
+    }
+}
