@@ -18,7 +18,7 @@ pub struct Explanation {
 }
 
 /// Field, English, Chinese; in the order of the files.
-pub(super) const RULES: [(&str, &str, &str); 15] = [
+pub(super) const RULES: [(&str, &str, &str); 16] = [
     (
         "max_retention_days",
         "longest time from consent to expiry, in days; a consent that asks for more is refused",
@@ -93,6 +93,11 @@ pub(super) const RULES: [(&str, &str, &str); 15] = [
         "duplicate_fpir",
         "the share of honest enrolments that the duplicate search may suspect wrongly",
         "重复检查允许的误报比例",
+    ),
+    (
+        "lockout_attempts",
+        "consecutive failed 1:1 attempts at one subject after which its face waits",
+        "对同一人连续比对失败多少次后暂停其人脸通行",
     ),
 ];
 

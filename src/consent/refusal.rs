@@ -63,6 +63,14 @@ pub enum PolicyFault {
         /// What was expected.
         message: String,
     },
+    /// A number that is too small or too large.
+    #[error("must be from {least} to {most}")]
+    OutOfRange {
+        /// The least.
+        least: u32,
+        /// The most.
+        most: u32,
+    },
     /// A list without elements.
     #[error("needs at least one entry")]
     Empty,
@@ -98,6 +106,15 @@ pub enum PolicyFault {
         "a gate in a public place needs public_place with signage, capture_area and necessity (M13)"
     )]
     PublicConditions,
+    /// G1: nothing is known of the alternatives that the gate relies on.
+    #[error("needs at least one alternative with heartbeat_s")]
+    NothingWatched,
+    /// More failed attempts than the profile allows, or none.
+    #[error("must be from 1 to {most}, which is the profile's lockout_attempts")]
+    LockoutTooLax {
+        /// The profile's.
+        most: u32,
+    },
     /// O2: other content under the same version.
     #[error("this version was applied with other content; conclude a new version instead (M9)")]
     AssessmentIsImmutable,
@@ -139,11 +156,14 @@ impl PolicyFault {
             Self::Missing
             | Self::Unknown
             | Self::Invalid { .. }
+            | Self::OutOfRange { .. }
             | Self::Empty
             | Self::TooMany { .. }
             | Self::Repeated => RefusalKind::Field,
             Self::NoAlternative(_)
             | Self::NoAccessibleAlternative
+            | Self::NothingWatched
+            | Self::LockoutTooLax { .. }
             | Self::ForbiddenPlace(_)
             | Self::PublicPlace
             | Self::PublicPurpose { .. }

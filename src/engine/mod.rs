@@ -9,15 +9,18 @@
 //!   that [`Engine::drain`] joins.
 //! - Revocation takes no permit and waits in no queue that verification or enrolment can fill.
 
+mod alternatives;
 mod arrivals;
 mod audit;
 mod backup;
 mod enrol;
+mod lockout;
 mod policy;
 mod receipt;
 mod revoke;
 mod snapshot;
 mod status;
+mod verdict;
 mod verify;
 
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -30,13 +33,14 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
+pub use alternatives::{WatchedWay, Way, WayState};
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
-pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
+pub use policy::{Applied, ApplyError, LivenessFault, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
 pub use snapshot::{SnapshotError, SnapshotSettings, SnapshotWritten};
 pub use status::{EngineStatus, GatePlan, Held};
-pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
+pub use verdict::{Decision, PadReport, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
 use self::snapshot::Loaded;
 use crate::consent::{Calibration, Deployment, DeploymentMode, Policy, Profile};
@@ -80,6 +84,10 @@ pub struct Engine {
     links: Mutex<Option<SavedLinks>>,
     /// Records that are dead in the index and whose revocation the store has not confirmed.
     limbo: Mutex<revoke::Limbo>,
+    /// What was heard of the gates' alternatives.
+    watch: alternatives::Watch,
+    /// Failed attempts at claimed subjects.
+    lockouts: lockout::Lockouts,
     /// Enrolments between commit and index.
     arriving: Arc<arrivals::Arrivals>,
     /// Names the sources of frames to the pipeline, under a key that only this process has.
@@ -138,7 +146,8 @@ impl Engine {
         let calibration = calibration(&pipeline)?;
         let model = Some(pipeline.pack().contract.clone());
         let empty = Policy::under(profile).within(Deployment { mode, model });
-        let standing = policy::stored(&store, empty, &calibration).await?;
+        let standing =
+            policy::stored(&store, empty, &calibration, pipeline.judges_liveness()).await?;
         let index = Arc::new(index);
         let Loaded { report, restored, links, revision: started_from } =
             snapshot::load(&store, &index, snapshot.as_deref()).await?;
@@ -152,6 +161,8 @@ impl Engine {
             revision = %report.revision,
             "index built"
         );
+        let watch = alternatives::Watch::load(&store).await?;
+        let lockouts = lockout::Lockouts::load(&store).await?;
         Ok(Arc::new(Self {
             limits,
             calibration,
@@ -165,6 +176,8 @@ impl Engine {
             scrubbed: AtomicBool::new(restored == 0),
             links: Mutex::new(links),
             limbo: Mutex::default(),
+            watch,
+            lockouts,
             arriving: Arc::default(),
             feeds: RandomState::new(),
             duplicate_check: tokio::sync::Mutex::new(()),
@@ -219,6 +232,11 @@ impl Engine {
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+        for saved in [self.save_lockouts().await, self.save_heartbeats().await] {
+            if let Err(fault) = saved {
+                tracing::warn!(%fault, "failed attempts or heartbeats of the end are not stored");
+            }
+        }
         self.store.close().await;
     }
 

@@ -254,6 +254,12 @@ impl Pipeline {
         &self.calibration
     }
 
+    /// Whether the pack has a liveness model.
+    #[must_use]
+    pub fn judges_liveness(&self) -> bool {
+        false
+    }
+
     /// The pack's name, licence and contract.
     #[must_use]
     pub fn pack(&self) -> &PackInfo {

@@ -16,15 +16,18 @@ pub enum Access {
 #[must_use]
 pub const fn access(rpc: Rpc) -> Access {
     match rpc {
-        Rpc::GateVerify | Rpc::GateVerifyStream => Access::Roles(&[Role::Gate]),
+        Rpc::GateVerify | Rpc::GateVerifyStream | Rpc::GateReportAlternative => {
+            Access::Roles(&[Role::Gate])
+        }
         Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Access::Roles(&[Role::Enroller]),
         Rpc::EnrollmentRevoke => Access::Roles(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => {
             Access::Roles(&[Role::Enroller, Role::Operator, Role::Auditor])
         }
-        Rpc::OperatorApplyPolicy | Rpc::OperatorBackup | Rpc::OperatorRotateKeys => {
-            Access::Roles(&[Role::Operator])
-        }
+        Rpc::OperatorApplyPolicy
+        | Rpc::OperatorBackup
+        | Rpc::OperatorRotateKeys
+        | Rpc::OperatorClearLockout => Access::Roles(&[Role::Operator]),
         Rpc::OperatorReadPolicy | Rpc::OperatorStatus | Rpc::OperatorExportAudit => {
             Access::Roles(&[Role::Operator, Role::Auditor])
         }

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::fault::Fault;
 use super::proto::{self, operator_server::Operator};
 use super::shared::{Shared, observed};
-use super::{Rpc, to_wire};
+use super::{Rpc, from_wire, to_wire};
 
 pub(super) struct OperatorService(Arc<Shared>);
 
@@ -102,6 +102,21 @@ impl Operator for OperatorService {
             let rotated = self.0.engine()?.rotate_keys().await;
             let keys = rotated.map_err(|fault| Fault::internal(&fault))?;
             Ok(proto::RotateKeysResponse { keys: Some(to_wire::key_status(keys)) })
+        })
+        .await
+    }
+
+    async fn clear_lockout(
+        &self,
+        request: Request<proto::ClearLockoutRequest>,
+    ) -> Result<Response<proto::ClearLockoutResponse>, Status> {
+        observed(Rpc::OperatorClearLockout, async {
+            let caller = self.0.admit(Rpc::OperatorClearLockout, &request)?;
+            let engine = self.0.engine()?;
+            let proto::ClearLockoutRequest { controller_id, subject_ref } = request.into_inner();
+            let (controller, subject) = from_wire::subject(controller_id, subject_ref)?;
+            let cleared = engine.clear_lockout(caller.name(), &controller, &subject).await?;
+            Ok(proto::ClearLockoutResponse { cleared })
         })
         .await
     }

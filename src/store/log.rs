@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Head;
 use crate::consent::{Comparison, ConsentRecord, Sha256};
 use crate::crypto::cell::Epoch;
-use crate::types::{ConsentId, GateId, Purpose, RecordId, Revision, Scope, SubjectRef, Timestamp};
+use crate::types::{
+    ConsentId, ControllerId, GateId, Purpose, RecordId, Revision, Scope, SubjectRef, Timestamp,
+};
 
 /// Why records were destroyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -160,6 +162,17 @@ pub enum AuditEvent<'a> {
         /// Which; further ones stand in further entries.
         records: &'a [RecordId],
     },
+    /// An operator let a subject's face be tried again.
+    LockoutCleared {
+        /// When.
+        at: Timestamp,
+        /// Who asked.
+        caller: &'a str,
+        /// Whose subject.
+        controller: &'a ControllerId,
+        /// Whose face.
+        subject: &'a SubjectRef,
+    },
     /// A gate was answered.
     Decision {
         /// When.
@@ -175,9 +188,25 @@ pub enum AuditEvent<'a> {
         /// Who was found, and under which consent.
         #[serde(flatten)]
         found: Option<FoundUnder<'a>>,
+        /// What the gate said about liveness.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pad: Option<PadNote<'a>>,
         /// The revision that the answer rests on.
         revision: Revision,
     },
+}
+
+/// What a gate said about liveness (presentation attack detection).
+#[derive(Debug, Serialize)]
+pub struct PadNote<'a> {
+    /// "live", "spoof" or "unsure".
+    pub result: &'static str,
+    /// How it looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<&'a str>,
+    /// Its own score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
 }
 
 /// The record that a decision found, and the consent that covers it.

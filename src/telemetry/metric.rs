@@ -60,6 +60,11 @@ metrics_table! {
     SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
     UNASSESSED Gauge Count "assent_unassessed_purposes" "Purposes of gates that nobody can be enrolled for, for want of an impact assessment.";
     LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
+    ALTERNATIVE_UP Gauge Count "assent_alternative_up" "1 while a watched alternative of a gate is up, 0 while it is down or was not heard of in time.";
+    ALTERNATIVES_UP Gauge Count "assent_gate_alternatives_up" "Watched alternatives of a gate that are not down.";
+    LOCKOUTS Counter Count "assent_lockouts_total" "Failed attempts after which a subject's face waits.";
+    LOCKED_SUBJECTS Gauge Count "assent_locked_subjects" "Subjects whose face waits after failed attempts.";
+    ATTACKS Counter Count "assent_presentation_attacks_total" "Presentation attacks suspected, by gate.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }
 
@@ -96,6 +101,8 @@ pub enum Gauge {
     Unassessed,
     /// 1 while the store's disk is full.
     LowOnSpace,
+    /// Subjects whose face waits.
+    LockedSubjects,
     /// 1 while serving.
     Serving,
 }
@@ -118,6 +125,7 @@ impl Gauge {
             Self::SnapshotTime => SNAPSHOT_TIME,
             Self::Unassessed => UNASSESSED,
             Self::LowOnSpace => LOW_ON_SPACE,
+            Self::LockedSubjects => LOCKED_SUBJECTS,
             Self::Serving => SERVING,
         }
     }
@@ -221,6 +229,7 @@ pub(super) fn describe() {
         }
     }
     // From 0, so that the first refusal is a rise and not the birth of a series.
+    metrics::counter!(LOCKOUTS.name).absolute(0);
     for reason in Rejected::ALL {
         metrics::counter!(REJECTED.name, "reason" => reason.label()).absolute(0);
     }

@@ -26,6 +26,7 @@ async fn decide(store: &Store) -> Result<(), StoreError> {
         comparison: Comparison::OneToMany,
         decision: "no_match",
         found: None,
+        pad: None,
         revision: Revision(1),
     };
     store.note(&event).await
