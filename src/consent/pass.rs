@@ -88,15 +88,17 @@ impl GatePass {
         Ok(())
     }
 
-    /// Whether the gate has said what it has to about liveness.
+    /// Whether liveness can be judged as the policy wants it: `said` by the gate, or by the model
+    /// on a `whole_frame`.
     ///
     /// # Errors
-    /// Its policy wants its verdict, and there is none.
-    pub fn check_pad(&self, said: bool) -> Result<(), GateRefusal> {
-        if self.0.gate.pad == PadPolicy::Gate && !said {
-            return Err(GateRefusal::PadMissing);
+    /// What the policy wants is not there.
+    pub fn check_pad(&self, said: bool, whole_frame: bool) -> Result<(), GateRefusal> {
+        match self.0.gate.pad {
+            PadPolicy::Gate if !said => Err(GateRefusal::PadMissing),
+            PadPolicy::Model if !whole_frame => Err(GateRefusal::PadNeedsFrame),
+            PadPolicy::None | PadPolicy::Gate | PadPolicy::Model => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether the gate's policy allows this comparison.

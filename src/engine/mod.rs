@@ -62,6 +62,16 @@ pub enum Probe {
     },
 }
 
+impl Probe {
+    /// Whether the face comes with what is around it.
+    fn is_whole_frame(&self) -> bool {
+        match self {
+            Self::Frame(Frame::Encoded(_) | Frame::Raw(_)) => true,
+            Self::Frame(Frame::Aligned(_)) | Self::Embedding { .. } => false,
+        }
+    }
+}
+
 /// Threads that look after the index's graph beside the requests.
 const CARE_THREADS: usize = 1;
 

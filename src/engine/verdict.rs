@@ -130,6 +130,8 @@ pub struct Verdict {
     pub down: Down,
     /// What was measured about the face.
     pub quality: Option<Quality>,
+    /// The liveness model's score, where it was asked.
+    pub liveness: Option<f32>,
     /// The revision that the answer rests on.
     pub revision: Revision,
     /// Where the time went.

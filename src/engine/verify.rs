@@ -16,16 +16,10 @@ use crate::pipeline::{
 };
 use crate::store::{AuditEvent, FoundUnder, PadNote, StoreError};
 use crate::telemetry::{self, Stage};
-use crate::types::{Embedding, GateId, Quality, ShortText, Similarity, SubjectRef, Timestamp};
+use crate::types::{Embedding, GateId, ShortText, Similarity, SubjectRef, Timestamp};
 
 /// Candidates asked of the index: the best one and those behind it, should it die before emission.
 const CANDIDATES: usize = 4;
-
-/// What the pipeline said about a probe.
-enum Seen {
-    Face(Embedding, Option<Quality>, StageTimings),
-    Nothing(Decision, Option<Quality>),
-}
 
 /// What a request leaves for its decision and its audit entry.
 struct Asked {
@@ -75,7 +69,7 @@ impl Engine {
         pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
-        pass.check_pad(command.pad.verdict != PadVerdict::None)?;
+        pass.check_pad(command.pad.verdict != PadVerdict::None, command.probe.is_whole_frame())?;
         let down = self.down(&pass);
         pass.check_alternatives(down)?;
         self.store.check_space().map_err(unrecorded)?;
@@ -112,26 +106,19 @@ impl Engine {
         let (pass, deadline) = (&asked.pass, command.deadline);
         let feed = self.feed(pass, &command);
         let ticket = Ticket { deadline, urgency: Urgency::Gate, feed };
-        match self.look(command.probe, pass, ticket).await? {
-            Seen::Nothing(decision, quality) => {
-                (verdict.decision, verdict.quality) = (decision, quality);
-                self.record(asked, verdict).await
-            }
-            Seen::Face(embedding, quality, stages) => {
-                verdict.quality = quality;
-                verdict.timings.pipeline = stages;
-                if is_past(deadline) {
-                    return Err(VerifyError::Late);
-                }
-                let searched = Instant::now();
-                let claimed = command.claimed.as_ref();
-                let threshold = self.threshold(pass, verdict.comparison);
-                let found = self.find(pass, claimed, embedding, threshold).await?;
-                verdict.timings.search = searched.elapsed();
-                telemetry::stage(Stage::Search, verdict.timings.search);
-                self.decide_and_record(asked, threshold, &found, verdict).await
-            }
+        let Some(embedding) = self.look(command.probe, pass, ticket, verdict).await? else {
+            return self.record(asked, verdict).await;
+        };
+        if is_past(deadline) {
+            return Err(VerifyError::Late);
         }
+        let searched = Instant::now();
+        let claimed = command.claimed.as_ref();
+        let threshold = self.threshold(pass, verdict.comparison);
+        let found = self.find(pass, claimed, embedding, threshold).await?;
+        verdict.timings.search = searched.elapsed();
+        telemetry::stage(Stage::Search, verdict.timings.search);
+        self.decide_and_record(asked, threshold, &found, verdict).await
     }
 
     /// Counts what came of an attempt at a claimed subject. Where that closes the subject's face,
@@ -208,6 +195,7 @@ impl Engine {
             decision: verdict.decision.name(),
             found,
             pad: asked.pad_note(),
+            liveness: verdict.liveness,
             revision: verdict.revision,
         };
         let begun = Instant::now();
@@ -233,6 +221,7 @@ impl Engine {
             alternatives: pass.gate().alternatives.clone(),
             down,
             quality: None,
+            liveness: None,
             revision: self.revision(),
             timings: Timings::default(),
         }
@@ -270,29 +259,37 @@ impl Engine {
         }
     }
 
+    /// The embedding of the probe and what was measured about it, into the verdict; none where the
+    /// verdict has its decision already.
     async fn look(
         &self,
         probe: Probe,
         pass: &GatePass,
         ticket: Ticket,
-    ) -> Result<Seen, VerifyError> {
+        verdict: &mut Verdict,
+    ) -> Result<Option<Embedding>, VerifyError> {
         let frame = match probe {
             Probe::Embedding { values, contract } => {
-                let embedding = self.embedding_of(values, &contract)?;
-                return Ok(Seen::Face(embedding, None, StageTimings::default()));
+                return Ok(Some(self.embedding_of(values, &contract)?));
             }
             Probe::Frame(frame) => frame,
         };
         let demands = FaceDemands {
             min_eye_distance_px: pixels(pass.gate().min_eye_distance_px),
             company: if pass.gate().single_face { Company::Smaller } else { Company::Any },
+            live: pass.gate().pad == PadPolicy::Model,
         };
         match self.pipeline.embed(frame, demands, ticket).await {
-            Ok(Embedded { embedding, quality, timings }) => {
+            Ok(Embedded { embedding, quality, liveness, timings }) => {
                 record_stages(&timings);
-                Ok(Seen::Face(embedding, Some(quality), timings))
+                verdict.liveness = liveness;
+                (verdict.quality, verdict.timings.pipeline) = (Some(quality), timings);
+                Ok(Some(embedding))
             }
-            Err(fault) => unseen(fault),
+            Err(fault) => {
+                unseen(fault, verdict)?;
+                Ok(None)
+            }
         }
     }
 
@@ -394,22 +391,25 @@ fn finish(mut verdict: Verdict, begun: Instant) -> Verdict {
 }
 
 /// What a pipeline that made no embedding means to the gate.
-fn unseen(fault: PipelineError) -> Result<Seen, VerifyError> {
-    match fault {
-        PipelineError::NoFace => Ok(Seen::Nothing(Decision::NoFace, None)),
-        PipelineError::SeveralFaces(quality) => {
-            Ok(Seen::Nothing(Decision::SeveralFaces, Some(quality)))
+fn unseen(fault: PipelineError, verdict: &mut Verdict) -> Result<(), VerifyError> {
+    (verdict.decision, verdict.quality) = match fault {
+        PipelineError::NoFace => (Decision::NoFace, None),
+        PipelineError::SeveralFaces(quality) => (Decision::SeveralFaces, Some(quality)),
+        PipelineError::LowQuality(quality) => (Decision::LowQuality, Some(quality)),
+        PipelineError::NotLive { quality, score } => {
+            verdict.liveness = Some(score);
+            (Decision::SpoofSuspected, Some(quality))
         }
-        PipelineError::LowQuality(quality) => {
-            Ok(Seen::Nothing(Decision::LowQuality, Some(quality)))
+        PipelineError::Superseded => (Decision::StaleFrame, None),
+        PipelineError::Decode(fault) => return Err(fault.into()),
+        PipelineError::Late => return Err(VerifyError::Late),
+        PipelineError::Overloaded { retry_after } => {
+            return Err(VerifyError::Overloaded { retry_after });
         }
-        PipelineError::Decode(fault) => Err(fault.into()),
-        PipelineError::Late => Err(VerifyError::Late),
-        PipelineError::Superseded => Ok(Seen::Nothing(Decision::StaleFrame, None)),
-        PipelineError::Overloaded { retry_after } => Err(VerifyError::Overloaded { retry_after }),
-        PipelineError::Stopped => Err(VerifyError::Stopped),
-        PipelineError::Internal => Err(VerifyError::Internal),
-    }
+        PipelineError::Stopped => return Err(VerifyError::Stopped),
+        PipelineError::Internal => return Err(VerifyError::Internal),
+    };
+    Ok(())
 }
 
 pub(super) fn record_stages(timings: &StageTimings) {

@@ -191,6 +191,9 @@ pub enum AuditEvent<'a> {
         /// What the gate said about liveness.
         #[serde(skip_serializing_if = "Option::is_none")]
         pad: Option<PadNote<'a>>,
+        /// The liveness model's score of the face.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        liveness: Option<f32>,
         /// The revision that the answer rests on.
         revision: Revision,
     },

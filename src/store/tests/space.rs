@@ -27,6 +27,7 @@ async fn decide(store: &Store) -> Result<(), StoreError> {
         decision: "no_match",
         found: None,
         pad: None,
+        liveness: None,
         revision: Revision(1),
     };
     store.note(&event).await

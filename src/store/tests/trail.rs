@@ -38,6 +38,7 @@ async fn decide(store: &Store, n: u64) {
         decision: "no_match",
         found: None,
         pad: None,
+        liveness: None,
         revision: Revision(n),
     };
     store.note(&event).await.unwrap();
@@ -147,6 +148,7 @@ async fn decide_at(store: &Store, at: Timestamp) {
         decision: "no_match",
         found: None,
         pad: None,
+        liveness: None,
         revision: Revision(1),
     };
     store.note(&event).await.unwrap();
