@@ -24,7 +24,9 @@ pub(super) fn run(command: &ProfileCommand, json: bool) -> Outcome {
             if json {
                 say!("{}", serde_json::json!(names));
             } else {
-                names.iter().for_each(|name| say!("{name}"));
+                for name in &names {
+                    say!("{name}");
+                }
             }
         }
         ProfileCommand::Explain { name } => explain(name, json)?,

@@ -304,6 +304,7 @@ pub struct PublicPlace {
 
 /// A door or turnstile, as the policy describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each rule is on or off by itself")]
 pub struct Gate {
     /// Its id, unique in the deployment.
     pub id: GateId,

@@ -219,7 +219,9 @@ impl Lockouts {
         let mut table = self.table();
         let idle = table.counts.iter().filter(|(_, count)| count.is_idle(now));
         let idle: Vec<Name> = idle.map(|(name, _)| *name).collect();
-        idle.iter().for_each(|name| table.remove(name));
+        for name in &idle {
+            table.remove(name);
+        }
         let unsaved = table.counts.iter_mut().filter(|(_, count)| count.unsaved);
         let counts: Vec<(Name, Count)> = unsaved
             .map(|(name, count)| {

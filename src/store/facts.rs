@@ -128,7 +128,7 @@ impl Store {
                 let row = self.keys.open_fact(key, value)?;
                 if row.kind == kind {
                     let value = serde_json::from_value(row.value);
-                    let value = value.map_err(|_| StoreError::Malformed { what: WHAT })?;
+                    let value = value.map_err(|_unfit| StoreError::Malformed { what: WHAT })?;
                     facts.push((row.name, value));
                 }
             }
