@@ -40,7 +40,8 @@ use zune_core::bytestream::ZCursor;
 use zune_jpeg::JpegDecoder;
 
 const AT_ONCE: usize = 8;
-const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
+const DEMANDS: FaceDemands =
+    FaceDemands { min_eye_distance_px: 0.0, company: Company::Any, live: false };
 const REFERENCE: &str = "cpu:320";
 const SETTINGS: [&str; 4] = ["openvino:320", "openvino-bf16:320", "cpu:640", "auto:640"];
 /// Strangers looked at for each pair of mates.

@@ -25,7 +25,8 @@ use assent::pipeline::{
 /// Requests at once in the throughput run.
 const AT_ONCE: usize = 16;
 /// What the gates of a small office ask.
-const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 20.0, company: Company::Any };
+const DEMANDS: FaceDemands =
+    FaceDemands { min_eye_distance_px: 20.0, company: Company::Any, live: false };
 
 type Answer = (Duration, Result<Embedded, PipelineError>);
 
@@ -123,6 +124,7 @@ fn report(title: &str, (seconds, answers): &(f64, Vec<Answer>)) {
             | PipelineError::Superseded
             | PipelineError::Overloaded { .. }
             | PipelineError::Stopped
+            | PipelineError::NotLive { .. }
             | PipelineError::Internal => error.to_string(),
         };
         *refused.entry(why).or_default() += 1;

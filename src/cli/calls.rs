@@ -346,6 +346,16 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
         let (controller, why) = (&purpose.controller_id, purpose.standing.replace('_', " "));
         say!("  NO ENROLMENT for {} by {controller}: impact assessment {why}", purpose.purpose);
     }
+    for way in &status.down_alternatives {
+        let heard = way.heard_at.as_ref().map_or("never heard of".to_owned(), |at| {
+            format!("last heard of {}", output::time(Some(at)))
+        });
+        let note = if way.note.is_empty() { String::new() } else { format!(": {}", way.note) };
+        say!("  ALTERNATIVE DOWN at {}: {} is {}, {heard}{note}", way.gate_id, way.name, way.state);
+    }
+    if status.locked_subjects > 0 {
+        say!("  locked out after failed attempts: {} subject(s)", status.locked_subjects);
+    }
     for gate in &status.gate_plans {
         say!("  gate {}: {}", gate.gate_id, gate.reason);
     }

@@ -23,6 +23,7 @@ mod evidence;
 mod exit;
 mod filing;
 mod keys;
+mod lockout;
 mod models;
 mod output;
 mod profile;
@@ -82,6 +83,9 @@ enum Command {
     /// Make and replace keys, and say how they are kept
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Let a face be tried again after too many failed attempts
+    #[command(subcommand)]
+    Lockout(lockout::LockoutCommand),
     /// Fetch a backup of everything from the service, in an age envelope
     Backup(backup::BackupArgs),
     /// Bring a backup back into an empty data directory, less what was revoked since
@@ -123,6 +127,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Filing(command) => block_on(filing::run(&command, json)),
         Command::Models(command) => models::run(&command, json),
         Command::Keys(command) => keys::run(command, json),
+        Command::Lockout(command) => block_on(lockout::run(&command, json)),
         Command::Backup(args) => block_on(backup::backup(&args, json)),
         Command::Decommission(args) => decommission::run(&args, json),
         Command::Restore(args) => backup::restore(&args, json),

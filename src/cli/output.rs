@@ -45,7 +45,8 @@ pub(super) fn way(way: &proto::Alternative) -> String {
     let method =
         way.method().as_str_name().trim_start_matches("ALTERNATIVE_METHOD_").to_lowercase();
     let accessible = if way.accessible { " (accessible)" } else { "" };
-    format!("{method}{accessible}: {}", way.hint)
+    let down = if way.down { " (DOWN)" } else { "" };
+    format!("{method}{accessible}{down}: {}", way.hint)
 }
 
 /// A decision without its prefix, such as "NO_MATCH".
@@ -81,6 +82,9 @@ pub(super) fn tag(tag: &proto::ConsentTag) -> String {
 /// A verification's answer on a few lines.
 pub(super) fn verdict(response: &proto::VerifyResponse) -> String {
     let mut text = decision(response.decision()).to_owned();
+    if response.retry_after_ms > 0 {
+        let _ = write!(text, "  try again in {} s", response.retry_after_ms.div_ceil(1000));
+    }
     if let Some(found) = &response.r#match {
         let _ = write!(text, "  {}", found.subject_ref);
         if let Some(similarity) = found.similarity {

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 use super::assessment::Assessment;
 use super::fields::{Fields, Lines, Place, objects};
 use super::gate::{
-    Alternative, Alternatives, DEFAULT_MIN_EYE_DISTANCE_PX, Gate, PlaceRule, PlaceType,
+    Alternative, Alternatives, DEFAULT_MIN_EYE_DISTANCE_PX, Gate, HEARTBEAT_S, PlaceRule, PlaceType,
 };
 use super::notice::{Controller, Notice, NoticeText};
 use super::operating_point::ErrorRate;
@@ -186,6 +186,9 @@ impl Object for Gate {
             single_face: fields.optional("single_face")?.unwrap_or(false),
             newest_frame_wins: fields.optional("newest_frame_wins")?.unwrap_or(true),
             expose_similarity: fields.optional("expose_similarity")?.unwrap_or(false),
+            pad: fields.optional("pad")?.unwrap_or_default(),
+            lockout_after: fields.optional("lockout_after")?,
+            require_alternative: fields.optional("require_alternative")?.unwrap_or(false),
             alternatives: alternatives(fields)?,
         })
     }
@@ -219,6 +222,7 @@ fn alternative(mut fields: Fields<'_, '_>) -> Result<Alternative, PolicyError> {
         method: fields.required("method")?,
         hint: fields.required("hint")?,
         accessible: fields.optional("accessible")?.unwrap_or(false),
+        heartbeat_s: fields.within("heartbeat_s", &HEARTBEAT_S)?,
     };
     fields.finish()?;
     Ok(way)

@@ -18,7 +18,7 @@ pub struct Explanation {
 }
 
 /// Field, English, Chinese; in the order of the files.
-pub(super) const RULES: [(&str, &str, &str); 19] = [
+pub(super) const RULES: [(&str, &str, &str); 20] = [
     (
         "max_retention_days",
         "longest time from consent to expiry, in days; a consent that asks for more is refused",
@@ -113,6 +113,11 @@ pub(super) const RULES: [(&str, &str, &str); 19] = [
         "filing_working_days",
         "how many working days the controller has to file, to file a change, and to cancel",
         "备案、变更备案和注销备案的期限（工作日）",
+    ),
+    (
+        "lockout_attempts",
+        "consecutive failed 1:1 attempts at one subject after which its face waits",
+        "对同一人连续比对失败多少次后暂停其人脸通行",
     ),
 ];
 

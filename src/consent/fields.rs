@@ -5,6 +5,7 @@
 //! - A field that nobody took is refused: a misspelt rule never passes unnoticed.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -114,6 +115,20 @@ impl<'i, 'l> Fields<'i, 'l> {
             self.refuse(name, PolicyFault::Invalid { message })
         })?;
         Ok(Some(value))
+    }
+
+    /// A number in `range` that may be left out.
+    pub(super) fn within(
+        &mut self,
+        name: &str,
+        range: &RangeInclusive<u32>,
+    ) -> Result<Option<u32>, PolicyError> {
+        let value = self.optional(name)?;
+        if value.is_some_and(|value| !range.contains(&value)) {
+            let (least, most) = (*range.start(), *range.end());
+            return Err(self.refuse(name, PolicyFault::OutOfRange { least, most }));
+        }
+        Ok(value)
     }
 
     /// A mandatory list of 1 to 64 entries.

@@ -4,12 +4,17 @@
 //! - [`Alternatives`] is never empty: a face is never the only way in (G1, SPC 10, M10).
 //! - A gate in a private room does not exist (G3, M13): the policy's document refuses it.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::operating_point::ErrorRate;
 use super::record::AlternativeMethod;
 use crate::types::{ControllerId, GateId, Purpose, Scope, ShortText};
+
+/// How often a watched alternative may be told to be heard of, seconds.
+pub const HEARTBEAT_S: RangeInclusive<u32> = 10..=86_400;
 
 /// Least distance between the eyes where a gate does not say, pixels.
 pub const DEFAULT_MIN_EYE_DISTANCE_PX: u32 = 20;
@@ -97,6 +102,50 @@ pub struct Alternative {
     /// Whether it suits disabled and elderly people (G5, M5).
     #[serde(default)]
     pub accessible: bool,
+    /// How often it must be heard of, seconds ([`HEARTBEAT_S`]); without it nobody watches (G2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_s: Option<u32>,
+}
+
+/// Which of a gate's alternatives are known to be down, by place in [`Alternatives`].
+///
+/// ```
+/// use assent::consent::Down;
+/// let card = Down::default().with(1);
+/// assert!(card.is_down(1) && !card.is_down(0));
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Down(u64);
+
+impl Down {
+    /// The same with the alternative at `place`; a policy has no more places than there are bits.
+    #[must_use]
+    pub fn with(self, place: usize) -> Self {
+        Self(self.0 | Self::bit(place))
+    }
+
+    /// Whether the alternative at `place` is known to be down.
+    #[must_use]
+    pub fn is_down(self, place: usize) -> bool {
+        self.0 & Self::bit(place) != 0
+    }
+
+    fn bit(place: usize) -> u64 {
+        u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0)
+    }
+}
+
+/// Who looks for presentation attacks: photos, screens, masks (ISO/IEC 30107).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PadPolicy {
+    /// Nobody has to; a gate that reports an attack is believed all the same.
+    #[default]
+    None,
+    /// The gate: each request carries its verdict, and only LIVE lets the face be compared.
+    Gate,
+    /// The model pack's liveness model, on the frame; and the gate, where it reports an attack.
+    Model,
 }
 
 /// The ways past a gate that do not use the face: at least one.
@@ -123,7 +172,12 @@ impl Alternatives {
     pub fn fallback() -> Self {
         let hint = ShortText::parse("请联系现场工作人员 / Please ask the staff");
         let staff = AlternativeMethod::Staff;
-        let way = hint.map(|hint| Alternative { method: staff, hint, accessible: true });
+        let way = hint.map(|hint| Alternative {
+            method: staff,
+            hint,
+            accessible: true,
+            heartbeat_s: None,
+        });
         Self(way.into_iter().collect())
     }
 
@@ -137,6 +191,36 @@ impl Alternatives {
     #[must_use]
     pub fn any_accessible(&self) -> bool {
         self.0.iter().any(|way| way.accessible)
+    }
+
+    /// Whether one of them has to be heard of now and then (G2).
+    #[must_use]
+    pub fn any_watched(&self) -> bool {
+        self.watched().next().is_some()
+    }
+
+    /// Those that have to be heard of, with their places.
+    pub fn watched(&self) -> impl Iterator<Item = (usize, &Alternative)> {
+        self.0.iter().enumerate().filter(|(_, way)| way.heartbeat_s.is_some())
+    }
+
+    /// The place of the `index`th way of this kind, from 0.
+    #[must_use]
+    pub fn place(&self, method: AlternativeMethod, index: usize) -> Option<usize> {
+        let alike = self.0.iter().enumerate().filter(|(_, way)| way.method == method);
+        alike.map(|(place, _)| place).nth(index)
+    }
+
+    /// What the way at `place` is called in metrics and status: its kind, and from the second of a
+    /// kind on its number, such as "card" and "card-2".
+    #[must_use]
+    pub fn name(&self, place: usize) -> String {
+        let Some(method) = self.0.get(place).map(|way| way.method) else { return String::new() };
+        let before = self.0.iter().take(place).filter(|way| way.method == method).count();
+        match before {
+            0 => method.name().to_owned(),
+            _ => format!("{}-{}", method.name(), before + 1),
+        }
     }
 }
 
@@ -230,6 +314,7 @@ pub struct PublicPlace {
 
 /// A door or turnstile, as the policy describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each rule is on or off by itself")]
 pub struct Gate {
     /// Its id, unique in the deployment.
     pub id: GateId,
@@ -260,6 +345,14 @@ pub struct Gate {
     pub newest_frame_wins: bool,
     /// Whether replies carry similarity scores; they help an attacker to climb.
     pub expose_similarity: bool,
+    /// Who looks for presentation attacks.
+    pub pad: PadPolicy,
+    /// Consecutive failed attempts at one subject after which its face waits; never more than the
+    /// profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lockout_after: Option<u32>,
+    /// Whether faces wait while every watched alternative is down (G1).
+    pub require_alternative: bool,
     /// The other ways in.
     pub alternatives: Alternatives,
 }

@@ -41,8 +41,8 @@ pub use filing::{
     FilingState, Holding, InvalidNumber, MarkRefusal, material,
 };
 pub use gate::{
-    AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Gate,
-    Intent, NoAlternative, PlaceRule, PlaceType, PublicPlace,
+    AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Down,
+    Gate, HEARTBEAT_S, Intent, NoAlternative, PadPolicy, PlaceRule, PlaceType, PublicPlace,
 };
 pub use grant::Grant;
 pub use notice::{Controller, Notice, NoticeStanding, NoticeText, PublicText};

@@ -360,6 +360,13 @@ impl Policy {
         if self.profile.accessible_alternative_required && !accessible {
             return Err(place.refuse("alternatives", PolicyFault::NoAccessibleAlternative));
         }
+        if value.require_alternative && !value.alternatives.any_watched() {
+            return Err(place.refuse("require_alternative", PolicyFault::NothingWatched));
+        }
+        let most = self.profile.lockout_attempts;
+        if value.lockout_after.is_some_and(|attempts| !(1..=most).contains(&attempts)) {
+            return Err(place.refuse("lockout_after", PolicyFault::LockoutTooLax { most }));
+        }
         let pass = GatePass::compile(value.clone(), &self.profile);
         let old = self.gates.insert(value.id.clone(), pass);
         Ok(change(PolicyObject::Gate, entry, old.as_ref().map(GatePass::gate)))

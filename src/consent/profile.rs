@@ -91,6 +91,8 @@ pub struct Profile {
     pub filing_warn_share: Option<f64>,
     /// How many working days it has to file (O1, M15).
     pub filing_working_days: Option<u32>,
+    /// Consecutive failed 1:1 attempts at one subject after which its face waits.
+    pub lockout_attempts: u32,
     /// The article of law behind each rule, by field.
     pub sources: BTreeMap<String, String>,
 }
@@ -129,6 +131,8 @@ mod tests {
         for (name, text) in SHIPPED {
             let profile: Profile = toml::from_str(text).unwrap();
             assert_eq!(profile.name, name);
+            // NIST SP 800-63B-4 3.2.3: at most 100 even with attacks detected.
+            assert!((1..=100).contains(&profile.lockout_attempts), "{name}");
             assert_eq!(Profile::named(name), Ok(profile));
         }
     }

@@ -84,6 +84,20 @@ pub enum AlternativeMethod {
     Staff,
 }
 
+impl AlternativeMethod {
+    /// As a policy writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Card => "card",
+            Self::Code => "code",
+            Self::Qr => "qr",
+            Self::Intercom => "intercom",
+            Self::Staff => "staff",
+        }
+    }
+}
+
 /// The guardian's consent for a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guardian {

@@ -63,6 +63,14 @@ pub enum PolicyFault {
         /// What was expected.
         message: String,
     },
+    /// A number that is too small or too large.
+    #[error("must be from {least} to {most}")]
+    OutOfRange {
+        /// The least.
+        least: u32,
+        /// The most.
+        most: u32,
+    },
     /// A list without elements.
     #[error("needs at least one entry")]
     Empty,
@@ -102,6 +110,15 @@ pub enum PolicyFault {
     #[error("is between 2 and {most} months")]
     InactiveMonths {
         /// The profile's limit.
+        most: u32,
+    },
+    /// G1: nothing is known of the alternatives that the gate relies on.
+    #[error("needs at least one alternative with heartbeat_s")]
+    NothingWatched,
+    /// More failed attempts than the profile allows, or none.
+    #[error("must be from 1 to {most}, which is the profile's lockout_attempts")]
+    LockoutTooLax {
+        /// The profile's.
         most: u32,
     },
     /// O2: other content under the same version.
@@ -145,12 +162,15 @@ impl PolicyFault {
             Self::Missing
             | Self::Unknown
             | Self::Invalid { .. }
+            | Self::OutOfRange { .. }
             | Self::Empty
             | Self::TooMany { .. }
             | Self::InactiveMonths { .. }
             | Self::Repeated => RefusalKind::Field,
             Self::NoAlternative(_)
             | Self::NoAccessibleAlternative
+            | Self::NothingWatched
+            | Self::LockoutTooLax { .. }
             | Self::ForbiddenPlace(_)
             | Self::PublicPlace
             | Self::PublicPurpose { .. }

@@ -265,10 +265,13 @@ impl Engine {
             }
             Probe::Frame(picture) => picture,
         };
-        let demands =
-            FaceDemands { min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX, company: Company::Aside };
+        let demands = FaceDemands {
+            min_eye_distance_px: ENROLMENT_EYE_DISTANCE_PX,
+            company: Company::Aside,
+            live: false,
+        };
         match self.pipeline.embed(picture, demands, ticket).await {
-            Ok(Embedded { embedding, quality, timings }) => {
+            Ok(Embedded { embedding, quality, timings, .. }) => {
                 record_stages(&timings);
                 Ok((Some(embedding), quality))
             }
@@ -282,8 +285,10 @@ impl Engine {
                 Err(EnrolError::Overloaded { retry_after })
             }
             Err(PipelineError::Stopped) => Err(EnrolError::Stopped),
-            // Frames of an enrolment never replace each other.
-            Err(PipelineError::Superseded | PipelineError::Internal) => Err(EnrolError::Internal),
+            // Frames of an enrolment never replace each other, and liveness is not asked of them.
+            Err(
+                PipelineError::Superseded | PipelineError::NotLive { .. } | PipelineError::Internal,
+            ) => Err(EnrolError::Internal),
         }
     }
 

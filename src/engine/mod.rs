@@ -9,6 +9,7 @@
 //!   that [`Engine::drain`] joins.
 //! - Revocation takes no permit and waits in no queue that verification or enrolment can fill.
 
+mod alternatives;
 mod arrivals;
 mod audit;
 mod backup;
@@ -17,11 +18,13 @@ mod enrol;
 mod evidence;
 mod filing;
 mod last_use;
+mod lockout;
 mod policy;
 mod receipt;
 mod revoke;
 mod snapshot;
 mod status;
+mod verdict;
 mod verify;
 
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -34,16 +37,17 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
+pub use alternatives::{WatchedWay, Way, WayState};
 pub use clock::ClockStatus;
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
 pub use evidence::{EvidenceAbout, EvidencePiece};
 pub use filing::{ControllerFiling, FilingError, MarkCommand};
-pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
+pub use policy::{Applied, ApplyError, LivenessFault, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};
 pub use snapshot::{SnapshotError, SnapshotSettings, SnapshotWritten};
 pub use status::{EngineStatus, GatePlan, Held};
-pub use verify::{Decision, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
+pub use verdict::{Decision, PadReport, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
 use self::snapshot::Loaded;
 use crate::consent::{Calendar, Calibration, Deployment, DeploymentMode, Policy, Profile};
@@ -63,6 +67,16 @@ pub enum Probe {
         /// The contract that the caller says made it.
         contract: ModelContract,
     },
+}
+
+impl Probe {
+    /// Whether the face comes with what is around it.
+    fn is_whole_frame(&self) -> bool {
+        match self {
+            Self::Frame(Frame::Encoded(_) | Frame::Raw(_)) => true,
+            Self::Frame(Frame::Aligned(_)) | Self::Embedding { .. } => false,
+        }
+    }
 }
 
 /// Threads that look after the index's graph beside the requests.
@@ -87,6 +101,10 @@ pub struct Engine {
     links: Mutex<Option<SavedLinks>>,
     /// Records that are dead in the index and whose revocation the store has not confirmed.
     limbo: Mutex<revoke::Limbo>,
+    /// What was heard of the gates' alternatives.
+    watch: alternatives::Watch,
+    /// Failed attempts at claimed subjects.
+    lockouts: lockout::Lockouts,
     /// Enrolments between commit and index.
     arriving: Arc<arrivals::Arrivals>,
     /// Where the controllers stand with the authority.
@@ -153,7 +171,8 @@ impl Engine {
         let model = Some(pipeline.pack().contract.clone());
         let empty = Policy::under(profile).within(Deployment { mode, model });
         let clock = clock::Clock::open(&store).await?;
-        let standing = policy::stored(&store, empty, &calibration).await?;
+        let standing =
+            policy::stored(&store, empty, &calibration, pipeline.judges_liveness()).await?;
         let filings = filing::Filings::of(&store, calendar).await?;
         let index = Arc::new(index);
         let Loaded { report, restored, links, revision: started_from } =
@@ -170,6 +189,8 @@ impl Engine {
             revision = %report.revision,
             "index built"
         );
+        let watch = alternatives::Watch::load(&store).await?;
+        let lockouts = lockout::Lockouts::load(&store).await?;
         Ok(Arc::new(Self {
             limits,
             calibration,
@@ -183,6 +204,8 @@ impl Engine {
             scrubbed: AtomicBool::new(restored == 0),
             links: Mutex::new(links),
             limbo: Mutex::default(),
+            watch,
+            lockouts,
             arriving: Arc::default(),
             filings,
             feeds: RandomState::new(),
@@ -245,6 +268,11 @@ impl Engine {
         }
         if let Err(fault) = self.keep_mark(None).await {
             tracing::warn!(%fault, "how far time has come could not be written");
+        }
+        for saved in [self.save_lockouts().await, self.save_heartbeats().await] {
+            if let Err(fault) = saved {
+                tracing::warn!(%fault, "failed attempts or heartbeats of the end are not stored");
+            }
         }
         self.store.close().await;
     }

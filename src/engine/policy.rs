@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use super::{Engine, OpenError};
 use crate::consent::{
-    Calibration, Change, ChangeKind, Notice, Policy, PolicyDocument, PolicyError, Profile,
-    RateOutsideTable,
+    Calibration, Change, ChangeKind, GatePass, Notice, PadPolicy, Policy, PolicyDocument,
+    PolicyError, Profile, RateOutsideTable,
 };
 use crate::store::{Store, StoreError};
 use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Revision};
@@ -30,6 +30,9 @@ pub enum ApplyError {
     /// A gate asks more than the model's calibration can give.
     #[error(transparent)]
     OperatingPoint(#[from] OperatingPointFault),
+    /// A gate wants a liveness model, and the pack has none.
+    #[error(transparent)]
+    Liveness(#[from] LivenessFault),
     /// The disk is full.
     #[error("the service's disk is full; free space on it, and apply again")]
     LowOnSpace,
@@ -60,6 +63,17 @@ pub struct OperatingPointFault {
     pub fault: RateOutsideTable,
 }
 
+/// A gate wants faces judged by a liveness model that the pack does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "gate {gate}: pad: the model pack has no liveness model; use pad = \"gate\", or a pack whose \
+     manifest has [liveness]"
+)]
+pub struct LivenessFault {
+    /// The gate.
+    pub gate: GateId,
+}
+
 /// Why there is no such notice to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NoticeError {
@@ -88,6 +102,7 @@ pub(super) async fn stored(
     store: &Store,
     empty: Policy,
     calibration: &Calibration,
+    has_liveness: bool,
 ) -> Result<Standing, OpenError> {
     let Some((bytes, revision)) = store.policy().await? else {
         return Ok(Standing { policy: empty, revision: Revision::default() });
@@ -97,6 +112,7 @@ pub(super) async fn stored(
     let document = PolicyDocument::parse(text).map_err(|fault| unreadable(&fault))?;
     let (policy, _changes) = empty.apply(&document).map_err(|fault| unreadable(&fault))?;
     check_operating_points(&policy, calibration).map_err(|fault| unreadable(&fault))?;
+    check_liveness(&policy, has_liveness).map_err(|fault| unreadable(&fault))?;
     Ok(Standing { policy, revision })
 }
 
@@ -112,6 +128,15 @@ fn check_operating_points(
             .map_err(|fault| OperatingPointFault { gate: gate.id.clone(), fault })?;
     }
     Ok(())
+}
+
+/// Liveness is judged by a model that is there, or the policy does not ask for it.
+fn check_liveness(policy: &Policy, has_model: bool) -> Result<(), LivenessFault> {
+    let asks = |pass: &&GatePass| pass.gate().pad == PadPolicy::Model;
+    match policy.gates().find(asks) {
+        Some(pass) if !has_model => Err(LivenessFault { gate: pass.gate().id.clone() }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 impl Engine {
@@ -137,6 +162,7 @@ impl Engine {
         let _alone = self.applying.lock().await;
         let (policy, changes) = self.policy().apply(&document)?;
         check_operating_points(&policy, &self.calibration)?;
+        check_liveness(&policy, self.pipeline.judges_liveness())?;
         let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
         if differs && !dry_run {
             let revision = self.store.put_policy(policy.to_toml().as_bytes()).await;

@@ -208,6 +208,9 @@ impl Engine {
         target: RevokeTarget,
     ) -> Result<RevocationReceipt, RevokeError> {
         self.arriving.settled(&controller, &target).await;
+        if let RevokeTarget::Subject(subject) = &target {
+            self.forget_attempts(&controller, subject);
+        }
         let records = self.resolve(&controller, &target).await?;
         if records.is_empty() && !self.store.is_healthy() {
             return Err(RevokeError::InDoubt);
@@ -255,8 +258,13 @@ impl Engine {
     /// so that at no instant a concurrent revocation finds it nowhere.
     fn withdraw(&self, record: RecordId, cause: RevocationCause) -> Option<PendingPurge> {
         let held = self.index.describe(record)?;
-        self.limbo().enter(record, held.into(), cause);
-        self.index.withdraw(record)
+        let owner = Owner::from(held);
+        self.limbo().enter(record, owner.clone(), cause);
+        let pending = self.index.withdraw(record);
+        if self.index.records_of_subject(&owner.controller, &owner.subject).is_empty() {
+            self.forget_attempts(&owner.controller, &owner.subject);
+        }
+        pending
     }
 
     pub(super) fn limbo(&self) -> MutexGuard<'_, Limbo> {

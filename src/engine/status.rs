@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::Engine;
+use super::{Engine, WatchedWay};
 use crate::consent::{
     AssessmentStanding, Comparison, ConsentTag, DeploymentMode, GatePass, SubjectClass,
 };
@@ -42,6 +42,10 @@ pub struct EngineStatus {
     pub keys: KeyStatus,
     /// Records that could not be opened.
     pub quarantined: Vec<RecordId>,
+    /// The alternatives that the policy watches.
+    pub alternatives: Vec<WatchedWay>,
+    /// Subjects whose face waits after failed attempts.
+    pub locked_subjects: usize,
 }
 
 /// How searches at one gate go.
@@ -94,6 +98,8 @@ impl Engine {
             low_on_space: self.store.check_space().is_err(),
             keys: self.store.key_status(),
             quarantined: self.quarantined(),
+            alternatives: self.watched_alternatives(),
+            locked_subjects: self.locked_subjects(),
         }
     }
 

@@ -1,165 +1,60 @@
 //! Verify: one probe, one gate, one decision.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::{Engine, Probe, ProbeFault};
-use crate::consent::{Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent};
-use crate::index::{Found, IndexError, Match, Query};
-use crate::pipeline::{
-    Company, DecodeError, Embedded, FaceDemands, Feed, PipelineError, StageTimings, Ticket, Urgency,
+use super::lockout::Attempt;
+use super::verdict::{
+    Decision, PadReport, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError,
 };
-use crate::store::{AuditEvent, FoundUnder, StoreError};
+use super::{Engine, Probe};
+use crate::consent::{Alternatives, Comparison, Down, ErrorRate, GatePass, Grant, PadPolicy};
+use crate::index::{Found, Query};
+use crate::pipeline::{
+    Company, Embedded, FaceDemands, Feed, PipelineError, StageTimings, Ticket, Urgency,
+};
+use crate::store::{AuditEvent, FoundUnder, PadNote, StoreError};
 use crate::telemetry::{self, Stage};
-use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
+use crate::types::{Embedding, GateId, ShortText, Similarity, SubjectRef, Timestamp};
 
 /// Candidates asked of the index: the best one and those behind it, should it die before emission.
 const CANDIDATES: usize = 4;
 
-/// The gate's own liveness verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PadVerdict {
-    /// The gate has no liveness check.
-    None,
-    /// A living person.
-    Live,
-    /// A photo, screen or mask.
-    Spoof,
+/// What a request leaves for its decision and its audit entry.
+struct Asked {
+    caller: String,
+    pass: GatePass,
+    pad: PadReport,
 }
 
-/// What a gate asks.
-pub struct VerifyCommand {
-    /// Who asks, for the audit trail.
-    pub caller: String,
-    /// The gate.
-    pub gate: GateId,
-    /// The person's act.
-    pub intent: Option<Intent>,
-    /// When the frame was taken.
-    pub captured_at: Option<Timestamp>,
-    /// 1:1 against this subject, else 1:N.
-    pub claimed: Option<SubjectRef>,
-    /// The face.
-    pub probe: Probe,
-    /// The gate's liveness verdict.
-    pub pad: PadVerdict,
-    /// When the caller stops waiting.
-    pub deadline: Option<Instant>,
-}
-
-/// The answer to one probe.
-pub enum Decision {
-    /// Enrolled, under a live consent for this gate.
-    Match(Match),
-    /// Nobody; withdrawn, expired and unknown look alike.
-    NoMatch,
-    /// No face in the frame.
-    NoFace,
-    /// Several faces where one is wanted.
-    SeveralFaces,
-    /// Not good enough.
-    LowQuality,
-    /// The gate saw a spoof.
-    SpoofSuspected,
-    /// Too old a frame: by its own time, or because the gate has sent a newer one since.
-    StaleFrame,
-}
-
-/// Where the time of one request went; a stage that did not run is zero.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Timings {
-    /// The pipeline's stages.
-    pub pipeline: StageTimings,
-    /// Searching.
-    pub search: Duration,
-    /// All of it.
-    pub total: Duration,
-}
-
-impl Decision {
-    /// As the audit trail calls it.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Match(_) => "match",
-            Self::NoMatch => "no_match",
-            Self::NoFace => "no_face",
-            Self::SeveralFaces => "several_faces",
-            Self::LowQuality => "low_quality",
-            Self::SpoofSuspected => "spoof_suspected",
-            Self::StaleFrame => "stale_frame",
+impl Asked {
+    /// Whether the gate's own word already stands against comparing the face.
+    fn is_attack(&self) -> bool {
+        match self.pad.verdict {
+            PadVerdict::Spoof => true,
+            PadVerdict::Unsure => self.pass.gate().pad == PadPolicy::Gate,
+            PadVerdict::Live | PadVerdict::None => false,
         }
+    }
+
+    fn pad_note(&self) -> Option<PadNote<'_>> {
+        let result = match self.pad.verdict {
+            PadVerdict::None => return None,
+            PadVerdict::Live => "live",
+            PadVerdict::Spoof => "spoof",
+            PadVerdict::Unsure => "unsure",
+        };
+        let method = self.pad.method.as_ref().map(ShortText::as_str);
+        Some(PadNote { result, method, score: self.pad.score })
     }
 }
 
-/// A decision and what belongs to it.
-pub struct Verdict {
-    /// The decision.
-    pub decision: Decision,
-    /// What was compared.
-    pub comparison: Comparison,
-    /// Whether the gate may see the similarity.
-    pub expose_similarity: bool,
-    /// The gate's other ways in.
-    pub alternatives: Alternatives,
-    /// What was measured about the face.
-    pub quality: Option<Quality>,
-    /// The revision that the answer rests on.
-    pub revision: Revision,
-    /// Where the time went.
-    pub timings: Timings,
-}
-
-/// Why there is no decision.
-#[derive(Debug, Error)]
-pub enum VerifyError {
-    /// The gate is unknown or may not ask this.
-    #[error(transparent)]
-    Gate(#[from] GateRefusal),
-    /// The frame is from the future.
-    #[error("the frame was taken more than {limit_ms} ms in the future; check the gate's clock")]
-    FutureFrame {
-        /// The tolerance.
-        limit_ms: u64,
-    },
-    /// The frame cannot be decoded.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// The embedding is not usable.
-    #[error(transparent)]
-    Probe(#[from] ProbeFault),
-    /// The caller's deadline passed.
-    #[error("the deadline passed before there was a decision")]
-    Late,
-    /// No room in the pipeline.
-    #[error("the service is at capacity")]
-    Overloaded {
-        /// When there may be room.
-        retry_after: Duration,
-    },
-    /// The service is stopping.
-    #[error("the service is not serving")]
-    Stopped,
-    /// There is no decision without an audit entry.
-    #[error("the decision could not be recorded")]
-    Unrecorded(#[source] StoreError),
-    /// There is no room for an audit entry.
-    #[error("no decision can be recorded: the service's disk is full")]
-    LowOnSpace,
-    /// A fault of ours.
-    #[error("the search failed")]
-    Index(#[from] IndexError),
-    /// A fault of ours.
-    #[error("internal fault")]
-    Internal,
-}
-
-/// What the pipeline said about a probe.
-enum Seen {
-    Face(Embedding, Option<Quality>, StageTimings),
-    Nothing(Decision, Option<Quality>),
+/// How far a request came without a look at its face.
+enum Before<'a> {
+    Decided(Decision),
+    /// With the count of failed attempts, where a subject is claimed.
+    Attempt(Option<Attempt<'a>>),
 }
 
 impl Engine {
@@ -170,61 +65,105 @@ impl Engine {
     /// See [`VerifyError`]; what is merely no match is a decision, not an error.
     pub async fn verify(&self, mut command: VerifyCommand) -> Result<Verdict, VerifyError> {
         let begun = Instant::now();
-        let caller = std::mem::take(&mut command.caller);
         let pass = self.policy().open_gate(&command.gate)?;
         pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
+        pass.check_pad(command.pad.verdict != PadVerdict::None, command.probe.is_whole_frame())?;
+        let down = self.down(&pass);
+        pass.check_alternatives(down)?;
         self.store.check_space().map_err(unrecorded)?;
-        let mut verdict = self.blank(&pass, comparison);
-        if let Some(decision) = self.before_looking(&command)? {
-            verdict.decision = decision;
-            self.record(&caller, &pass, &verdict).await?;
-            return Ok(finish(verdict, begun));
+        let asked =
+            Asked { caller: std::mem::take(&mut command.caller), pass, pad: command.pad.take() };
+        let mut verdict = self.blank(&asked.pass, comparison, down);
+        match self.before_looking(&command, &asked)? {
+            Before::Decided(decision) => {
+                verdict.decision = decision;
+                self.record(&asked, &verdict).await?;
+            }
+            Before::Attempt(attempt) => {
+                self.attempt(command, &asked, &mut verdict).await?;
+                self.settle(attempt, &verdict.decision).await?;
+            }
         }
-        let deadline = command.deadline;
-        let feed = self.feed(&pass, &command);
-        let ticket = Ticket { deadline, urgency: Urgency::Gate, feed };
-        match self.look(command.probe, &pass, ticket).await? {
-            Seen::Nothing(decision, quality) => {
-                (verdict.decision, verdict.quality) = (decision, quality);
-                self.record(&caller, &pass, &verdict).await?;
-            }
-            Seen::Face(embedding, quality, stages) => {
-                verdict.quality = quality;
-                verdict.timings.pipeline = stages;
-                if is_past(deadline) {
-                    return Err(VerifyError::Late);
-                }
-                let searched = Instant::now();
-                let claimed = command.claimed.as_ref();
-                let threshold = self.threshold(&pass, comparison);
-                let found = self.find(&pass, claimed, embedding, threshold).await?;
-                verdict.timings.search = searched.elapsed();
-                telemetry::stage(Stage::Search, verdict.timings.search);
-                self.decide_and_record(&caller, &pass, threshold, &found, &mut verdict).await?;
-                if let Decision::Match(found) = &verdict.decision {
-                    self.note_use(found);
-                }
-            }
+        if matches!(verdict.decision, Decision::SpoofSuspected) {
+            telemetry::presentation_attack(asked.pass.gate().id.as_str());
         }
         Ok(finish(verdict, begun))
+    }
+
+    /// Looks at the face, compares it and decides; the decision is recorded.
+    async fn attempt(
+        &self,
+        command: VerifyCommand,
+        asked: &Asked,
+        verdict: &mut Verdict,
+    ) -> Result<(), VerifyError> {
+        if asked.is_attack() {
+            verdict.decision = Decision::SpoofSuspected;
+            return self.record(asked, verdict).await;
+        }
+        let (pass, deadline) = (&asked.pass, command.deadline);
+        let feed = self.feed(pass, &command);
+        let ticket = Ticket { deadline, urgency: Urgency::Gate, feed };
+        let Some(embedding) = self.look(command.probe, pass, ticket, verdict).await? else {
+            return self.record(asked, verdict).await;
+        };
+        if is_past(deadline) {
+            return Err(VerifyError::Late);
+        }
+        let searched = Instant::now();
+        let claimed = command.claimed.as_ref();
+        let threshold = self.threshold(pass, verdict.comparison);
+        let found = self.find(pass, claimed, embedding, threshold).await?;
+        verdict.timings.search = searched.elapsed();
+        telemetry::stage(Stage::Search, verdict.timings.search);
+        self.decide_and_record(asked, threshold, &found, verdict).await?;
+        if let Decision::Match(found) = &verdict.decision {
+            self.note_use(found);
+        }
+        Ok(())
+    }
+
+    /// Counts what came of an attempt at a claimed subject. Where that closes the subject's face,
+    /// it is durable before anybody hears of it.
+    async fn settle(
+        &self,
+        attempt: Option<Attempt<'_>>,
+        decision: &Decision,
+    ) -> Result<(), VerifyError> {
+        let Some(attempt) = attempt else { return Ok(()) };
+        match decision {
+            Decision::Match(_) => attempt.succeeded(),
+            Decision::NoMatch | Decision::SpoofSuspected => {
+                if attempt.failed(self.now()) {
+                    telemetry::locked_out();
+                    self.save_lockouts().await.map_err(unrecorded)?;
+                }
+            }
+            // No word about the person: it is as if nobody had tried.
+            Decision::NoFace
+            | Decision::SeveralFaces
+            | Decision::LowQuality
+            | Decision::StaleFrame
+            | Decision::LockedOut { .. } => {}
+        }
+        Ok(())
     }
 
     /// Decides, records, and decides again where the match did not outlive the recording: what
     /// leaves was live after its entry was durable.
     async fn decide_and_record(
         &self,
-        caller: &str,
-        pass: &GatePass,
+        asked: &Asked,
         threshold: Similarity,
         found: &Found,
         verdict: &mut Verdict,
     ) -> Result<(), VerifyError> {
-        verdict.decision = self.decide(pass, threshold, found);
+        verdict.decision = self.decide(&asked.pass, threshold, found);
         loop {
-            self.record(caller, pass, verdict).await?;
-            let again = self.decide(pass, threshold, found);
+            self.record(asked, verdict).await?;
+            let again = self.decide(&asked.pass, threshold, found);
             let stands = matches!(
                 (&verdict.decision, &again),
                 (Decision::Match(said), Decision::Match(now)) if said.record() == now.record()
@@ -236,12 +175,7 @@ impl Engine {
         }
     }
 
-    async fn record(
-        &self,
-        caller: &str,
-        pass: &GatePass,
-        verdict: &Verdict,
-    ) -> Result<(), VerifyError> {
+    async fn record(&self, asked: &Asked, verdict: &Verdict) -> Result<(), VerifyError> {
         let found = match &verdict.decision {
             Decision::Match(found) => Some(FoundUnder {
                 record: found.record(),
@@ -254,15 +188,18 @@ impl Engine {
             | Decision::SeveralFaces
             | Decision::LowQuality
             | Decision::SpoofSuspected
-            | Decision::StaleFrame => None,
+            | Decision::StaleFrame
+            | Decision::LockedOut { .. } => None,
         };
         let event = AuditEvent::Decision {
             at: self.now(),
-            caller,
-            gate: &pass.gate().id,
+            caller: &asked.caller,
+            gate: &asked.pass.gate().id,
             comparison: verdict.comparison,
             decision: verdict.decision.name(),
             found,
+            pad: asked.pad_note(),
+            liveness: verdict.liveness,
             revision: verdict.revision,
         };
         let begun = Instant::now();
@@ -271,28 +208,35 @@ impl Engine {
         recorded.map_err(unrecorded)
     }
 
-    /// The ways past a gate that do not use the face; the deployment's fallback where the gate is
-    /// unknown. Never empty.
+    /// The ways past a gate that do not use the face, and which of them are known to be down; the
+    /// deployment's fallback where the gate is unknown. Never empty.
     #[must_use]
-    pub fn alternatives(&self, gate: Option<&GateId>) -> Alternatives {
-        gate.and_then(|gate| self.policy().open_gate(gate).ok())
-            .map_or_else(Alternatives::fallback, |pass| pass.gate().alternatives.clone())
+    pub fn alternatives(&self, gate: Option<&GateId>) -> (Alternatives, Down) {
+        let pass = gate.and_then(|gate| self.policy().open_gate(gate).ok());
+        let known = pass.map(|pass| (pass.gate().alternatives.clone(), self.down(&pass)));
+        known.unwrap_or_else(|| (Alternatives::fallback(), Down::default()))
     }
 
-    fn blank(&self, pass: &GatePass, comparison: Comparison) -> Verdict {
+    fn blank(&self, pass: &GatePass, comparison: Comparison, down: Down) -> Verdict {
         Verdict {
             decision: Decision::NoMatch,
             comparison,
             expose_similarity: pass.gate().expose_similarity,
             alternatives: pass.gate().alternatives.clone(),
+            down,
             quality: None,
+            liveness: None,
             revision: self.revision(),
             timings: Timings::default(),
         }
     }
 
-    /// Decisions that need no look at the face.
-    fn before_looking(&self, command: &VerifyCommand) -> Result<Option<Decision>, VerifyError> {
+    /// Decisions that need no look at the face; else the attempt that begins.
+    fn before_looking(
+        &self,
+        command: &VerifyCommand,
+        asked: &Asked,
+    ) -> Result<Before<'_>, VerifyError> {
         let limit_ms = self.limits.frame_age_ms;
         let limit = i64::try_from(limit_ms).unwrap_or(i64::MAX);
         let age = command.captured_at.map_or(0, |at| self.now().ms_since(at));
@@ -300,9 +244,13 @@ impl Engine {
             return Err(VerifyError::FutureFrame { limit_ms });
         }
         if age > limit {
-            return Ok(Some(Decision::StaleFrame));
+            return Ok(Before::Decided(Decision::StaleFrame));
         }
-        Ok((command.pad == PadVerdict::Spoof).then_some(Decision::SpoofSuspected))
+        let Some(subject) = &command.claimed else { return Ok(Before::Attempt(None)) };
+        Ok(match self.begin_attempt(&asked.pass, subject) {
+            Ok(attempt) => Before::Attempt(Some(attempt)),
+            Err(retry_after) => Before::Decided(Decision::LockedOut { retry_after }),
+        })
     }
 
     /// A gate is a feed; where subjects are claimed, each of them at each gate, because the next
@@ -315,29 +263,37 @@ impl Engine {
         }
     }
 
+    /// The embedding of the probe and what was measured about it, into the verdict; none where the
+    /// verdict has its decision already.
     async fn look(
         &self,
         probe: Probe,
         pass: &GatePass,
         ticket: Ticket,
-    ) -> Result<Seen, VerifyError> {
+        verdict: &mut Verdict,
+    ) -> Result<Option<Embedding>, VerifyError> {
         let frame = match probe {
             Probe::Embedding { values, contract } => {
-                let embedding = self.embedding_of(values, &contract)?;
-                return Ok(Seen::Face(embedding, None, StageTimings::default()));
+                return Ok(Some(self.embedding_of(values, &contract)?));
             }
             Probe::Frame(frame) => frame,
         };
         let demands = FaceDemands {
             min_eye_distance_px: pixels(pass.gate().min_eye_distance_px),
             company: if pass.gate().single_face { Company::Smaller } else { Company::Any },
+            live: pass.gate().pad == PadPolicy::Model,
         };
         match self.pipeline.embed(frame, demands, ticket).await {
-            Ok(Embedded { embedding, quality, timings }) => {
+            Ok(Embedded { embedding, quality, liveness, timings }) => {
                 record_stages(&timings);
-                Ok(Seen::Face(embedding, Some(quality), timings))
+                verdict.liveness = liveness;
+                (verdict.quality, verdict.timings.pipeline) = (Some(quality), timings);
+                Ok(Some(embedding))
             }
-            Err(fault) => unseen(fault),
+            Err(fault) => {
+                unseen(fault, verdict)?;
+                Ok(None)
+            }
         }
     }
 
@@ -439,22 +395,25 @@ fn finish(mut verdict: Verdict, begun: Instant) -> Verdict {
 }
 
 /// What a pipeline that made no embedding means to the gate.
-fn unseen(fault: PipelineError) -> Result<Seen, VerifyError> {
-    match fault {
-        PipelineError::NoFace => Ok(Seen::Nothing(Decision::NoFace, None)),
-        PipelineError::SeveralFaces(quality) => {
-            Ok(Seen::Nothing(Decision::SeveralFaces, Some(quality)))
+fn unseen(fault: PipelineError, verdict: &mut Verdict) -> Result<(), VerifyError> {
+    (verdict.decision, verdict.quality) = match fault {
+        PipelineError::NoFace => (Decision::NoFace, None),
+        PipelineError::SeveralFaces(quality) => (Decision::SeveralFaces, Some(quality)),
+        PipelineError::LowQuality(quality) => (Decision::LowQuality, Some(quality)),
+        PipelineError::NotLive { quality, score } => {
+            verdict.liveness = Some(score);
+            (Decision::SpoofSuspected, Some(quality))
         }
-        PipelineError::LowQuality(quality) => {
-            Ok(Seen::Nothing(Decision::LowQuality, Some(quality)))
+        PipelineError::Superseded => (Decision::StaleFrame, None),
+        PipelineError::Decode(fault) => return Err(fault.into()),
+        PipelineError::Late => return Err(VerifyError::Late),
+        PipelineError::Overloaded { retry_after } => {
+            return Err(VerifyError::Overloaded { retry_after });
         }
-        PipelineError::Decode(fault) => Err(fault.into()),
-        PipelineError::Late => Err(VerifyError::Late),
-        PipelineError::Superseded => Ok(Seen::Nothing(Decision::StaleFrame, None)),
-        PipelineError::Overloaded { retry_after } => Err(VerifyError::Overloaded { retry_after }),
-        PipelineError::Stopped => Err(VerifyError::Stopped),
-        PipelineError::Internal => Err(VerifyError::Internal),
-    }
+        PipelineError::Stopped => return Err(VerifyError::Stopped),
+        PipelineError::Internal => return Err(VerifyError::Internal),
+    };
+    Ok(())
 }
 
 pub(super) fn record_stages(timings: &StageTimings) {

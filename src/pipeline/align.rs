@@ -31,7 +31,7 @@ pub(super) fn crop(image: &impl Picture, points: &Landmarks) -> Option<Zeroizing
 const BITS: i32 = 8;
 
 /// The bilinear sample of `image` at a point; what lies outside counts as black.
-fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
+pub(super) fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
     let (Some((left, fx)), Some((top, fy))) = (split(x, image.width()), split(y, image.height()))
     else {
         return [0; 3];

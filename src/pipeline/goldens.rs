@@ -128,7 +128,8 @@ fn worst_cosine(provider: Provider) -> f32 {
         {
             let frame = raw(&golden.image(&models));
             let mut timings = StageTimings::default();
-            let demands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
+            let demands =
+                FaceDemands { min_eye_distance_px: 0.0, company: Company::Any, live: false };
             let face = stages.face(frame, demands, alone, &mut timings).unwrap();
             let found = stages.embed(&[face], alone).unwrap().remove(0);
             let wanted = Embedding::normalise(golden.embedding.clone()).unwrap();

@@ -18,6 +18,8 @@ pub struct FaceDemands {
     pub min_eye_distance_px: f32,
     /// Whose company speaks against the frame.
     pub company: Company,
+    /// Whether the pack's liveness model has to take the face for a living person's.
+    pub live: bool,
 }
 
 /// Which other faces in a frame are tolerated.
@@ -61,6 +63,8 @@ pub struct Embedded {
     pub embedding: Embedding,
     /// What was measured; without reasons against it.
     pub quality: Quality,
+    /// The liveness model's score, where it was asked.
+    pub liveness: Option<f32>,
     /// Where the time went.
     pub timings: StageTimings,
 }
@@ -97,6 +101,14 @@ pub enum PipelineError {
     /// The face is not good enough; the quality holds the reasons.
     #[error("the face is not good enough")]
     LowQuality(Quality),
+    /// The liveness model does not take the face for a living person's.
+    #[error("the face is not taken for a living person's")]
+    NotLive {
+        /// What was measured.
+        quality: Quality,
+        /// The model's score.
+        score: f32,
+    },
     /// The deadline passed before the work was done.
     #[error("the deadline passed")]
     Late,
@@ -200,6 +212,7 @@ pub(super) struct CropJob {
 pub(super) struct AlignedFace {
     pub(super) crop: Zeroizing<Vec<u8>>,
     pub(super) quality: Quality,
+    pub(super) liveness: Option<f32>,
 }
 
 impl AsRef<[u8]> for AlignedFace {

@@ -33,6 +33,7 @@ mod goldens;
 mod job;
 mod lanes;
 mod letterbox;
+mod liveness;
 mod onnx;
 mod pace;
 mod pack;
@@ -85,7 +86,7 @@ use stages::{ModelStages, Parts, Wide};
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let pipeline = Pipeline::start(&PipelineSettings::default())?;
 /// let photo = Frame::Encoded(std::fs::read("photo.jpg")?.into());
-/// let demands = FaceDemands { min_eye_distance_px: 20.0, company: Company::Aside };
+/// let demands = FaceDemands { min_eye_distance_px: 20.0, company: Company::Aside, live: false };
 /// let face = pipeline.embed(photo, demands, Ticket::default()).await?;
 /// println!("{} dimensions in {:?}", face.embedding.width(), face.timings.embed);
 /// # Ok(())
@@ -96,6 +97,7 @@ pub struct Pipeline {
     workers: Vec<JoinHandle<()>>,
     info: PackInfo,
     width: usize,
+    judges_liveness: bool,
     calibration: Vec<u8>,
     report: StartReport,
     unkept: Option<tuning::Unkept>,
@@ -181,7 +183,7 @@ impl Pipeline {
         pack: ModelPack,
         report: StartReport,
     ) -> Result<Self, StartError> {
-        let width = pack.recogniser.width;
+        let (width, judges_liveness) = (pack.recogniser.width, pack.liveness.is_some());
         let (info, calibration) = pack.into_info();
         let shape = QueueShape {
             places: settings.queue,
@@ -191,7 +193,8 @@ impl Pipeline {
         };
         let queue = Arc::new(Queue::new(shape));
         let (workers, unkept) = (Vec::new(), None);
-        let mut pipeline = Self { queue, workers, info, width, calibration, report, unkept };
+        let mut pipeline =
+            Self { queue, workers, info, width, judges_liveness, calibration, report, unkept };
         for (number, stages) in stages.into_iter().enumerate() {
             let thread = worker::spawn(number, Arc::clone(&pipeline.queue), stages)?;
             pipeline.workers.push(thread);
@@ -252,6 +255,12 @@ impl Pipeline {
     #[must_use]
     pub fn calibration(&self) -> &[u8] {
         &self.calibration
+    }
+
+    /// Whether the pack has a liveness model.
+    #[must_use]
+    pub fn judges_liveness(&self) -> bool {
+        self.judges_liveness
     }
 
     /// The pack's name, licence and contract.

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::frame::CROP;
+use super::liveness::LivenessSpec;
 use super::onnx::{self, OnnxError};
 use crate::types::ModelContract;
 
@@ -45,6 +46,8 @@ pub struct ModelPack {
     pub(super) detector_model: Vec<u8>,
     pub(super) recogniser: RecogniserSpec,
     pub(super) recogniser_model: Vec<u8>,
+    /// The liveness model, where the pack has one.
+    pub(super) liveness: Option<(LivenessSpec, Vec<u8>)>,
     calibration: Vec<u8>,
 }
 
@@ -54,7 +57,11 @@ impl ModelPack {
     /// # Errors
     /// [`PackError`]: a file missing, of another hash, or of a kind that is not understood.
     pub fn load(dir: &Path) -> Result<Self, PackError> {
-        let Manifest { info, detector, recogniser, calibration } = Manifest::read(dir)?;
+        let Manifest { info, detector, recogniser, liveness, calibration } = Manifest::read(dir)?;
+        let read_liveness = |spec: LivenessSpec| {
+            let model = read_model(dir, &spec.file, &spec.sha256)?;
+            Ok::<_, PackError>((spec, model))
+        };
         let mut recogniser_model = read_model(dir, &recogniser.file, &recogniser.sha256)?;
         onnx::free_batch(&mut recogniser_model)
             .map_err(|source| PackError::Model { file: recogniser.file.clone(), source })?;
@@ -64,6 +71,7 @@ impl ModelPack {
             detector,
             recogniser_model,
             recogniser,
+            liveness: liveness.map(read_liveness).transpose()?,
             calibration: read_hashed(dir, &calibration.file, &calibration.sha256)?,
         })
     }
@@ -208,6 +216,7 @@ struct Manifest {
     info: PackInfo,
     detector: DetectorSpec,
     recogniser: RecogniserSpec,
+    liveness: Option<LivenessSpec>,
     calibration: CalibrationSpec,
 }
 
@@ -304,7 +313,8 @@ impl Manifest {
         let coarsest = self.detector.strides.iter().copied().max().unwrap_or(0);
         let fits = |side: &usize| coarsest > 0 && *side > 0 && side.is_multiple_of(coarsest);
         let files = [&self.detector.file, &self.recogniser.file, &self.calibration.file];
-        if files.iter().any(|name| Path::new(name).components().count() != 1) {
+        let mut files = files.into_iter().chain(self.liveness.as_ref().map(|spec| &spec.file));
+        if files.any(|name| Path::new(name).components().count() != 1) {
             Some("its files must lie in the pack's own folder")
         } else if self.recogniser.input != CROP {
             Some("the recogniser's input must be 112")
@@ -317,7 +327,7 @@ impl Manifest {
         } else if self.detector.std == 0.0 || self.recogniser.std == 0.0 {
             Some("std must not be 0")
         } else {
-            None
+            self.liveness.as_ref().and_then(LivenessSpec::unsupported)
         }
     }
 }

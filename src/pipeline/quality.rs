@@ -246,7 +246,7 @@ mod tests {
     use crate::pipeline::align::TEMPLATE;
 
     const DEMANDS: FaceDemands =
-        FaceDemands { min_eye_distance_px: 20.0, company: Company::Smaller };
+        FaceDemands { min_eye_distance_px: 20.0, company: Company::Smaller, live: false };
 
     fn frontal() -> Face {
         Face { score: 0.9, bounds: [20.0, 20.0, 92.0, 110.0], points: TEMPLATE }

@@ -13,6 +13,7 @@ use super::embed::Recogniser;
 use super::frame::{CROP_BYTES, Frame, Picture};
 use super::geometry::Face;
 use super::job::{AlignedFace, FaceDemands, PipelineError, StageTimings};
+use super::liveness::{Judgement, Liveness};
 use super::pack::ModelPack;
 use super::quality::QualityThresholds;
 use super::runtime::{InferenceError, Provider, Runtime};
@@ -107,6 +108,14 @@ impl Parts<'_> {
         detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
         Ok(detector)
     }
+
+    fn liveness(&self) -> Result<Option<Liveness>, ChoiceError> {
+        let Some((spec, model)) = &self.pack.liveness else { return Ok(None) };
+        let mut liveness = Liveness::load(self.runtime, spec, model)?;
+        let provider = Provider::Cpu;
+        liveness.scrub().map_err(|source| ChoiceError::Inference { provider, source })?;
+        Ok(Some(liveness))
+    }
 }
 
 /// Sessions that compute with all cores, for a face that is alone in the pipeline. Shared by the
@@ -135,6 +144,8 @@ pub(super) struct ModelStages {
     wide: Option<Arc<Wide>>,
     /// The same detector in f32, for small faces, where the provider is coarse.
     precise: Option<Detector>,
+    /// Where the pack has it.
+    liveness: Option<Liveness>,
     thresholds: QualityThresholds,
     frame_pixels: u64,
 }
@@ -148,6 +159,7 @@ impl ModelStages {
             own: Models::warm(parts, 1, &parts.plan.batch_sizes)?,
             wide,
             precise,
+            liveness: parts.liveness()?,
             thresholds: parts.settings.quality.clone(),
             frame_pixels: parts.settings.frame_pixels,
         })
@@ -162,8 +174,30 @@ impl ModelStages {
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
         let faces = timed(&mut timings.detect, || self.detect(image, demands, alone))?;
-        let aligned = timed(&mut timings.align, || self.align(image, &faces, demands));
-        aligned.map_err(StageError::Refused)
+        timed(&mut timings.align, || {
+            let aligned = self.align(image, &faces, demands).map_err(StageError::Refused)?;
+            if demands.live { self.judge_liveness(image, &faces, aligned) } else { Ok(aligned) }
+        })
+    }
+
+    /// The face again, if the liveness model takes it for a living person's.
+    fn judge_liveness(
+        &mut self,
+        image: &impl Picture,
+        faces: &[Face],
+        mut aligned: AlignedFace,
+    ) -> Result<AlignedFace, StageError> {
+        // Nobody asks for it where there is none: a policy that does is not applied.
+        let (Some(model), Some(face)) = (&mut self.liveness, main_face(faces, image)) else {
+            return Err(StageError::Refused(PipelineError::Internal));
+        };
+        let Judgement { score, live } = model.judge(image, face)?;
+        if !live {
+            let quality = aligned.quality;
+            return Err(StageError::Refused(PipelineError::NotLive { quality, score }));
+        }
+        aligned.liveness = Some(score);
+        Ok(aligned)
     }
 
     /// The faces of `image`; once more in f32 when the main face is small and yet wanted.
@@ -195,7 +229,7 @@ impl ModelStages {
             return Err(DecodeError::AlignedSize { needed, actual }.into());
         }
         let quality = judge(quality::of_crop(&crop, &self.thresholds))?;
-        Ok(AlignedFace { crop, quality })
+        Ok(AlignedFace { crop, quality, liveness: None })
     }
 
     /// The main face of `image`, aligned and judged.
@@ -208,7 +242,7 @@ impl ModelStages {
         let face = main_face(faces, image).ok_or(PipelineError::NoFace)?;
         let crop = align::crop(image, &face.points).ok_or(PipelineError::NoFace)?;
         let quality = quality::of_face(face, faces, image, &crop, demands, &self.thresholds);
-        judge(quality).map(|quality| AlignedFace { crop, quality })
+        judge(quality).map(|quality| AlignedFace { crop, quality, liveness: None })
     }
 }
 
@@ -270,6 +304,7 @@ impl Stages for ModelStages {
     fn scrub(&mut self) -> Result<(), InferenceError> {
         self.own.scrub()?;
         self.precise.iter_mut().try_for_each(Detector::scrub)?;
+        self.liveness.iter_mut().try_for_each(Liveness::scrub)?;
         // Whoever uses them now scrubs them when it is quiet.
         let wide = self.wide.as_deref().and_then(Wide::try_use);
         wide.map_or(Ok(()), |mut wide| wide.scrub())

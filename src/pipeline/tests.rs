@@ -15,7 +15,7 @@ use super::*;
 use crate::types::{Embedding, Quality, QualityReason};
 
 pub(super) const DEMANDS: FaceDemands =
-    FaceDemands { min_eye_distance_px: 0.0, company: Company::Any };
+    FaceDemands { min_eye_distance_px: 0.0, company: Company::Any, live: false };
 
 /// Stages without models: a frame's first byte says what becomes of it.
 struct Fake {
@@ -44,7 +44,7 @@ impl Stages for Fake {
         assert_ne!(crop[0], POISON, "a poisoned frame");
         self.order.lock().unwrap().push(crop[0]);
         self.detected.fetch_add(1, Ordering::SeqCst);
-        Ok(AlignedFace { crop, quality: Quality::default() })
+        Ok(AlignedFace { crop, quality: Quality::default(), liveness: None })
     }
 
     fn embed(
@@ -98,6 +98,7 @@ impl Rig {
         let queue = Arc::new(Queue::new(shape));
         let workers = vec![worker::spawn(0, Arc::clone(&queue), fake).unwrap()];
         let pipeline = Pipeline {
+            judges_liveness: false,
             queue,
             workers,
             info: serde_json::from_value(serde_json::json!({

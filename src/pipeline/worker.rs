@@ -137,7 +137,8 @@ fn answer(
     for ((mut caller, face), embedding) in callers.into_iter().zip(faces).zip(embeddings) {
         caller.timings.embed = embed;
         caller.timings.batch_size = u32::try_from(size).unwrap_or(u32::MAX);
-        let (quality, timings) = (face.quality, caller.timings);
-        caller.answer(Ok(Embedded { embedding, quality, timings }));
+        let AlignedFace { quality, liveness, .. } = face;
+        let timings = caller.timings;
+        caller.answer(Ok(Embedded { embedding, quality, liveness, timings }));
     }
 }

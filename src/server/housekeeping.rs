@@ -1,6 +1,6 @@
 //! What runs beside the requests: expiry, the reserve for a full disk, gauges, health.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::consent::FilingState;
-use crate::engine::Engine;
+use crate::engine::{Engine, WatchedWay};
 use crate::index::Care;
 use crate::service::{Phase, Serving, Shared};
 use crate::telemetry::{self, Dropped, Gauge, MOST_CONTROLLERS};
-use crate::types::ControllerId;
+use crate::types::{ControllerId, GateId};
 
 /// How often. Expired templates do not match from the instant of their expiry; this is how long
 /// they may still be held.
@@ -27,6 +27,55 @@ const USES_PERIOD: Duration = Duration::from_secs(10);
 /// How often an idle graph is looked after.
 const CARE_PERIOD: Duration = Duration::from_secs(30);
 
+/// How often failed attempts are stored, seconds; those that lock somebody out are at once.
+const LOCKOUTS_SAVED_S: u32 = 5;
+
+/// How often what was heard of alternatives is stored, seconds.
+const HEARTBEATS_SAVED_S: u32 = 60;
+
+/// The alternatives whose gauges were set, so that a gauge that nobody sets any more says so.
+#[derive(Default)]
+struct Watched {
+    ways: BTreeSet<(GateId, String)>,
+    gates: BTreeSet<GateId>,
+}
+
+impl Watched {
+    fn publish(&mut self, ways: &[WatchedWay]) {
+        let before = std::mem::take(self);
+        let mut up: BTreeMap<&GateId, u32> = BTreeMap::new();
+        for way in ways {
+            telemetry::alternative(way.gate.as_str(), &way.name, Some(!way.state.is_down()));
+            *up.entry(&way.gate).or_default() += u32::from(!way.state.is_down());
+            self.ways.insert((way.gate.clone(), way.name.clone()));
+        }
+        for (gate, up) in up {
+            telemetry::alternatives_up(gate.as_str(), Some(up));
+            self.gates.insert(gate.clone());
+        }
+        for (gate, name) in before.ways.difference(&self.ways) {
+            telemetry::alternative(gate.as_str(), name, None);
+        }
+        for gate in before.gates.difference(&self.gates) {
+            telemetry::alternatives_up(gate.as_str(), None);
+        }
+    }
+}
+
+/// Stores what has to survive a restart and is not stored request by request.
+async fn save(engine: &Engine, seconds: u32) {
+    if seconds.is_multiple_of(LOCKOUTS_SAVED_S)
+        && let Err(fault) = engine.save_lockouts().await
+    {
+        tracing::warn!(%fault, "failed attempts could not be stored; trying again");
+    }
+    if seconds.is_multiple_of(HEARTBEATS_SAVED_S)
+        && let Err(fault) = engine.save_heartbeats().await
+    {
+        tracing::warn!(%fault, "heartbeats could not be stored; trying again");
+    }
+}
+
 /// Runs until `stop`.
 pub(super) async fn run(
     engine: Arc<Engine>,
@@ -35,6 +84,8 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut idle = Idle::default();
+    let mut watched = Watched::default();
+    let mut seconds: u32 = 0;
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut labelled = BTreeSet::new();
@@ -53,7 +104,9 @@ pub(super) async fn run(
             Err(fault) => tracing::error!(%fault, "how far time has come could not be written"),
         }
         engine.regain_space().await;
-        publish(&engine, &shared);
+        seconds = seconds.wrapping_add(1);
+        save(&engine, seconds).await;
+        publish(&engine, &shared, &mut watched);
         publish_filings(&engine, &mut labelled).await;
         if !engine.is_healthy() && shared.phase() == Phase::Serving {
             tracing::error!("a fault leaves the service in doubt: it stops answering");
@@ -159,8 +212,9 @@ async fn publish_filings(engine: &Engine, labelled: &mut BTreeSet<ControllerId>)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "gauges are f64 by definition")]
-fn publish(engine: &Engine, shared: &Shared) {
+fn publish(engine: &Engine, shared: &Shared, watched: &mut Watched) {
     let status = engine.status();
+    watched.publish(&status.alternatives);
     let counters = &status.counters;
     let serving = shared.phase() == Phase::Serving && engine.is_healthy();
     for (gauge, value) in [
@@ -177,6 +231,7 @@ fn publish(engine: &Engine, shared: &Shared) {
         (Gauge::Quarantined, status.quarantined.len() as f64),
         (Gauge::ClockSkew, engine.clock_status().skew_ms as f64 / 1_000.0),
         (Gauge::Unassessed, status.unassessed.len() as f64),
+        (Gauge::LockedSubjects, status.locked_subjects as f64),
         (Gauge::LowOnSpace, f64::from(u8::from(status.low_on_space))),
         (Gauge::Serving, f64::from(u8::from(serving))),
     ] {

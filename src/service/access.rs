@@ -16,7 +16,9 @@ pub enum Access {
 #[must_use]
 pub const fn access(rpc: Rpc) -> Access {
     match rpc {
-        Rpc::GateVerify | Rpc::GateVerifyStream => Access::Roles(&[Role::Gate]),
+        Rpc::GateVerify | Rpc::GateVerifyStream | Rpc::GateReportAlternative => {
+            Access::Roles(&[Role::Gate])
+        }
         Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Access::Roles(&[Role::Enroller]),
         Rpc::EnrollmentRevoke => Access::Roles(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => {
@@ -26,6 +28,7 @@ pub const fn access(rpc: Rpc) -> Access {
         | Rpc::OperatorBackup
         | Rpc::OperatorConfirmClock
         | Rpc::OperatorMarkFiled
+        | Rpc::OperatorClearLockout
         | Rpc::OperatorRotateKeys => Access::Roles(&[Role::Operator]),
         Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus

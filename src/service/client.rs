@@ -163,6 +163,12 @@ impl Client {
     unary! {
         /// `Gate.Verify`.
         verify, gate_client, GateClient, VerifyRequest -> VerifyResponse;
+        /// `Gate.ReportAlternative`.
+        report_alternative, gate_client, GateClient,
+            ReportAlternativeRequest -> ReportAlternativeResponse;
+        /// `Operator.ClearLockout`.
+        clear_lockout, operator_client, OperatorClient,
+            ClearLockoutRequest -> ClearLockoutResponse;
         /// `Enrollment.Enroll`.
         enroll, enrollment_client, EnrollmentClient, EnrollRequest -> EnrollResponse;
         /// `Enrollment.Revoke`.

@@ -214,6 +214,10 @@ impl From<GateRefusal> for Fault {
         let reason = match refusal {
             GateRefusal::UnknownGate => "GATE_UNKNOWN",
             GateRefusal::IntentMissing => "INTENT_MISSING",
+            GateRefusal::PadMissing => "PAD_MISSING",
+            GateRefusal::PadNeedsFrame => "PAD_NEEDS_FRAME",
+            GateRefusal::NoAlternativeUp => "NO_ALTERNATIVE_UP",
+            GateRefusal::NotWatched => "NOT_WATCHED",
             GateRefusal::Comparison(_) => "COMPARISON_FORBIDDEN",
         };
         Self::refusal(refusal.kind(), reason, refusal.field(), &refusal)
@@ -328,6 +332,7 @@ impl From<ApplyError> for Fault {
             ApplyError::OperatingPoint(fault) => {
                 Self::precondition("OPERATING_POINT", "toml", fault)
             }
+            ApplyError::Liveness(fault) => Self::precondition("LIVENESS_MODEL", "toml", fault),
             ApplyError::LowOnSpace => Self::precondition(LOW_ON_SPACE, "store", error),
             ApplyError::Store(_) | ApplyError::Internal => Self::internal(&error),
         }

@@ -11,10 +11,13 @@ use super::proto;
 use crate::consent::{
     AlternativeMethod, ConsentDraft, ConsentForm, GuardianDraft, Intent, LawfulBasis, SubjectClass,
 };
-use crate::engine::{EnrolCommand, EvidenceAbout, PadVerdict, Probe, RevokeTarget, VerifyCommand};
+use crate::engine::{
+    EnrolCommand, EvidenceAbout, PadReport, PadVerdict, Probe, RevokeTarget, VerifyCommand, Way,
+};
 use crate::pipeline::{Frame, PixelFormat, RawFrame};
 use crate::types::{
-    ConsentId, ControllerId, GateId, IdempotencyKey, ModelContract, SubjectRef, Timestamp,
+    ConsentId, ControllerId, GateId, IdempotencyKey, ModelContract, ShortText, SubjectRef,
+    Timestamp,
 };
 
 /// A verification as asked for.
@@ -47,7 +50,7 @@ pub(super) fn verify(
         intent: intent(request.intent)?,
         captured_at: optional_time("captured_at", request.captured_at)?,
         claimed,
-        pad: pad(request.pad)?,
+        pad: pad(request.pad, request.pad_report)?,
         deadline: Some(deadline),
         probe,
     };
@@ -181,14 +184,58 @@ fn intent(wire: i32) -> Result<Option<Intent>, Fault> {
     }
 }
 
-fn pad(wire: i32) -> Result<PadVerdict, Fault> {
+fn pad(wire: i32, report: Option<proto::PadReport>) -> Result<PadReport, Fault> {
     use proto::PadVerdict as Wire;
-    match Wire::try_from(wire) {
-        Ok(Wire::Unspecified) => Ok(PadVerdict::None),
-        Ok(Wire::Live) => Ok(PadVerdict::Live),
-        Ok(Wire::Spoof) => Ok(PadVerdict::Spoof),
-        Err(_) => Err(unspecified("pad")),
+    let verdict = match Wire::try_from(wire) {
+        Ok(Wire::Unspecified) => PadVerdict::None,
+        Ok(Wire::Live) => PadVerdict::Live,
+        Ok(Wire::Spoof) => PadVerdict::Spoof,
+        Ok(Wire::Unsure) => PadVerdict::Unsure,
+        Err(_) => return Err(unspecified("pad")),
+    };
+    let proto::PadReport { method, score } = report.unwrap_or_default();
+    if score.is_some_and(|score| !score.is_finite()) {
+        return Err(Fault::field("pad_report.score", "is not a finite number"));
     }
+    let method = optional_text("pad_report.method", method)?;
+    Ok(PadReport { verdict, method, score })
+}
+
+fn optional_text(path: &'static str, wire: String) -> Result<Option<ShortText>, Fault> {
+    if wire.is_empty() {
+        return Ok(None);
+    }
+    ShortText::parse(wire).map(Some).map_err(text(path))
+}
+
+/// An alternative as reported.
+pub(super) struct ReportParts {
+    pub(super) gate: GateId,
+    pub(super) way: Way,
+    pub(super) up: bool,
+    pub(super) note: Option<ShortText>,
+}
+
+pub(super) fn report(request: proto::ReportAlternativeRequest) -> Result<ReportParts, Fault> {
+    use proto::AlternativeState as Wire;
+    let gate = GateId::parse(request.gate_id).map_err(text("gate_id"))?;
+    let method = alternative("method", request.method)?.ok_or_else(|| unspecified("method"))?;
+    let up = match Wire::try_from(request.state) {
+        Ok(Wire::Up) => true,
+        Ok(Wire::Down) => false,
+        Ok(Wire::Unspecified) | Err(_) => return Err(unspecified("state")),
+    };
+    let way = Way { method, index: request.index as usize };
+    Ok(ReportParts { gate, way, up, note: optional_text("note", request.note)? })
+}
+
+/// A controller's subject.
+pub(super) fn subject(
+    controller: String,
+    subject: String,
+) -> Result<(ControllerId, SubjectRef), Fault> {
+    let controller = ControllerId::parse(controller).map_err(text("controller_id"))?;
+    Ok((controller, SubjectRef::parse(subject).map_err(text("subject_ref"))?))
 }
 
 /// Unset is for the admission to refuse; out of range is refused here.
@@ -207,7 +254,7 @@ fn draft(wire: proto::ConsentRecord) -> Result<ConsentDraft, Fault> {
         form: form(wire.form)?,
         captured_at: optional_time("consent.captured_at", wire.captured_at)?,
         expires_at: optional_time("consent.expires_at", wire.expires_at)?,
-        alternative_offered: alternative(wire.alternative_offered)?,
+        alternative_offered: alternative("consent.alternative_offered", wire.alternative_offered)?,
         lawful_basis: basis(wire.lawful_basis)?,
         subject_class: subject_class(wire.subject_class)?,
         reconsent_by: optional_time("consent.reconsent_by", wire.reconsent_by)?,
@@ -245,7 +292,7 @@ fn form(wire: i32) -> Result<Option<ConsentForm>, Fault> {
     }
 }
 
-fn alternative(wire: i32) -> Result<Option<AlternativeMethod>, Fault> {
+fn alternative(path: &'static str, wire: i32) -> Result<Option<AlternativeMethod>, Fault> {
     use proto::AlternativeMethod as Wire;
     match Wire::try_from(wire) {
         Ok(Wire::Unspecified) => Ok(None),
@@ -254,7 +301,7 @@ fn alternative(wire: i32) -> Result<Option<AlternativeMethod>, Fault> {
         Ok(Wire::Qr) => Ok(Some(AlternativeMethod::Qr)),
         Ok(Wire::Intercom) => Ok(Some(AlternativeMethod::Intercom)),
         Ok(Wire::Staff) => Ok(Some(AlternativeMethod::Staff)),
-        Err(_) => Err(unspecified("consent.alternative_offered")),
+        Err(_) => Err(unspecified(path)),
     }
 }
 

@@ -9,10 +9,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::caller::Caller;
 use super::fault::Fault;
-use super::from_wire::{self, VerifyParts};
+use super::from_wire::{self, ReportParts, VerifyParts};
 use super::proto::{self, gate_server::Gate};
 use super::shared::{Shared, observed};
 use super::{Rpc, to_wire};
+use crate::consent::{Alternatives, Down};
 use crate::telemetry;
 use crate::types::GateId;
 
@@ -40,8 +41,22 @@ impl Gate for GateService {
             let caller = self.0.admit(Rpc::GateVerify, &request)?;
             let deadline = self.0.deadline(&request);
             let request = request.into_inner();
-            let gate = own_gate(&caller, &request);
+            let gate = own_gate(&caller, &request.gate_id);
             let outcome = verify_by(&self.0, &caller, request, deadline).await;
+            outcome.map_err(|fault| fault.with_alternatives(alternatives(&self.0, gate.as_ref())))
+        })
+        .await
+    }
+
+    async fn report_alternative(
+        &self,
+        request: Request<proto::ReportAlternativeRequest>,
+    ) -> Result<Response<proto::ReportAlternativeResponse>, Status> {
+        observed(Rpc::GateReportAlternative, async {
+            let caller = self.0.admit(Rpc::GateReportAlternative, &request)?;
+            let request = request.into_inner();
+            let gate = own_gate(&caller, &request.gate_id);
+            let outcome = report(&self.0, &caller, request);
             outcome.map_err(|fault| fault.with_alternatives(alternatives(&self.0, gate.as_ref())))
         })
         .await
@@ -83,7 +98,7 @@ async fn answer(
         Fault::of_transport(&broken).with_alternatives(alternatives(&shared, None)).into_status()
     })?;
     let deadline = Instant::now() + shared.default_deadline();
-    let gate = own_gate(&caller, &request);
+    let gate = own_gate(&caller, &request.gate_id);
     let result = match verify_by(&shared, &caller, request, deadline).await {
         Ok(response) => Answer::Response(response),
         Err(fault) => Answer::Error(fault.into_verify_error(alternatives(&shared, gate.as_ref()))),
@@ -92,8 +107,8 @@ async fn answer(
 }
 
 /// The gate that asks, where its caller may use it: nobody else hears of its other ways in.
-fn own_gate(caller: &Caller, request: &proto::VerifyRequest) -> Option<GateId> {
-    GateId::parse(request.gate_id.as_str()).ok().filter(|gate| caller.uses(gate))
+fn own_gate(caller: &Caller, gate: &str) -> Option<GateId> {
+    GateId::parse(gate).ok().filter(|gate| caller.uses(gate))
 }
 
 /// Decides by `deadline` or not at all; frames of a request that is late are dropped.
@@ -125,8 +140,22 @@ async fn verify(
     Ok(verdict.into())
 }
 
+fn report(
+    shared: &Shared,
+    caller: &Caller,
+    request: proto::ReportAlternativeRequest,
+) -> Result<proto::ReportAlternativeResponse, Fault> {
+    let engine = shared.engine()?;
+    let ReportParts { gate, way, up, note } = from_wire::report(request)?;
+    caller.may_use(&gate)?;
+    let every = engine.report_alternative(&gate, way, up, note)?;
+    let heartbeat_s = u32::try_from(every.as_secs()).unwrap_or(u32::MAX);
+    Ok(proto::ReportAlternativeResponse { heartbeat_s })
+}
+
 /// The gate's ways in that need no face. Never empty, whatever the state of the service.
 fn alternatives(shared: &Shared, gate: Option<&GateId>) -> Vec<proto::Alternative> {
     let known = shared.opened().map(|engine| engine.alternatives(gate));
-    to_wire::alternatives(&known.unwrap_or_else(crate::consent::Alternatives::fallback))
+    let (ways, down) = known.unwrap_or_else(|| (Alternatives::fallback(), Down::default()));
+    to_wire::alternatives(&ways, down)
 }

@@ -11,7 +11,7 @@ use tonic::server::NamedService;
 
 use super::fault::Fault;
 use super::to_wire;
-use crate::consent::Alternatives;
+use crate::consent::{Alternatives, Down};
 
 /// Wraps the `Gate` service.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ fn name_other_ways(headers: &mut http::HeaderMap) {
     if status.code() == tonic::Code::Ok || !status.details().is_empty() {
         return;
     }
-    let ways = to_wire::alternatives(&Alternatives::fallback());
+    let ways = to_wire::alternatives(&Alternatives::fallback(), Down::default());
     let named = Fault::of_transport(&status).with_alternatives(ways).into_status();
     if named.add_header(headers).is_err() {
         tracing::error!("an error left without the other ways in");

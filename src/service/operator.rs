@@ -142,6 +142,21 @@ impl Operator for OperatorService {
         .await
     }
 
+    async fn clear_lockout(
+        &self,
+        request: Request<proto::ClearLockoutRequest>,
+    ) -> Result<Response<proto::ClearLockoutResponse>, Status> {
+        observed(Rpc::OperatorClearLockout, async {
+            let caller = self.0.admit(Rpc::OperatorClearLockout, &request)?;
+            let engine = self.0.engine()?;
+            let proto::ClearLockoutRequest { controller_id, subject_ref } = request.into_inner();
+            let (controller, subject) = from_wire::subject(controller_id, subject_ref)?;
+            let cleared = engine.clear_lockout(caller.name(), &controller, &subject).await?;
+            Ok(proto::ClearLockoutResponse { cleared })
+        })
+        .await
+    }
+
     async fn status(
         &self,
         request: Request<proto::StatusRequest>,

@@ -5,7 +5,7 @@ use prost_types::Timestamp as WireTime;
 use super::proto;
 use super::shared::Phase;
 use crate::consent::{
-    Alternative, AlternativeMethod, Alternatives, Change, ChangeKind, Comparison, ConsentTag,
+    Alternative, AlternativeMethod, Alternatives, Change, ChangeKind, Comparison, ConsentTag, Down,
     Notice, SubjectClass,
 };
 use crate::engine::{
@@ -36,20 +36,22 @@ pub(super) fn decision(decision: &Decision) -> proto::Decision {
         Decision::LowQuality => proto::Decision::LowQuality,
         Decision::SpoofSuspected => proto::Decision::SpoofSuspected,
         Decision::StaleFrame => proto::Decision::StaleFrame,
+        Decision::LockedOut { .. } => proto::Decision::LockedOut,
     }
 }
 
-pub(super) fn alternatives(ways: &Alternatives) -> Vec<proto::Alternative> {
-    ways.as_slice().iter().map(proto::Alternative::from).collect()
+/// All of them; those that are known to be down say so.
+pub(super) fn alternatives(ways: &Alternatives, down: Down) -> Vec<proto::Alternative> {
+    let ways = ways.as_slice().iter().enumerate();
+    ways.map(|(place, way)| alternative(way, down.is_down(place))).collect()
 }
 
-impl From<&Alternative> for proto::Alternative {
-    fn from(way: &Alternative) -> Self {
-        Self {
-            method: proto::AlternativeMethod::from(way.method).into(),
-            hint: way.hint.to_string(),
-            accessible: way.accessible,
-        }
+fn alternative(way: &Alternative, down: bool) -> proto::Alternative {
+    proto::Alternative {
+        method: proto::AlternativeMethod::from(way.method).into(),
+        hint: way.hint.to_string(),
+        accessible: way.accessible,
+        down,
     }
 }
 
@@ -90,15 +92,29 @@ impl From<Verdict> for proto::VerifyResponse {
             | Decision::SeveralFaces
             | Decision::LowQuality
             | Decision::SpoofSuspected
-            | Decision::StaleFrame => None,
+            | Decision::StaleFrame
+            | Decision::LockedOut { .. } => None,
+        };
+        let retry_after_ms = match verdict.decision {
+            Decision::LockedOut { retry_after } => {
+                u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX)
+            }
+            Decision::Match(_)
+            | Decision::NoMatch
+            | Decision::NoFace
+            | Decision::SeveralFaces
+            | Decision::LowQuality
+            | Decision::SpoofSuspected
+            | Decision::StaleFrame => 0,
         };
         Self {
             decision: decision.into(),
             r#match: found,
-            alternatives: alternatives(&verdict.alternatives),
+            alternatives: alternatives(&verdict.alternatives, verdict.down),
             quality: verdict.quality.as_ref().map(Into::into),
             index_revision: verdict.revision.0,
             timings: Some((&verdict.timings).into()),
+            retry_after_ms,
         }
     }
 }
@@ -305,6 +321,14 @@ pub(super) fn status(
             purpose: purpose.to_string(),
             standing: standing.as_str().to_owned(),
         });
+    let down = status.alternatives.iter().filter(|way| way.state.is_down());
+    let down_alternatives = down.map(|way| proto::DownAlternative {
+        gate_id: way.gate.to_string(),
+        name: way.name.clone(),
+        state: way.state.name().to_owned(),
+        heard_at: way.heard_at.map(time),
+        note: way.note.as_ref().map(ToString::to_string).unwrap_or_default(),
+    });
     proto::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         state: phase.name().to_owned(),
@@ -330,5 +354,7 @@ pub(super) fn status(
         store_low_on_space: status.low_on_space,
         keys: Some(key_status(status.keys)),
         graph_templates: status.index.graph.map_or(0, |graph| graph.linked) as u64,
+        down_alternatives: down_alternatives.collect(),
+        locked_subjects: status.locked_subjects as u64,
     }
 }

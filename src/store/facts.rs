@@ -19,7 +19,8 @@ use super::log::AuditEvent;
 use super::sealing::Keys;
 use super::trail::Note;
 use super::typed::Store;
-use crate::crypto::{mac, open, seal};
+use crate::crypto::{DIGEST_BYTES, mac, open, seal};
+use crate::types::{ControllerId, SubjectRef};
 
 const ROWS_AT_ONCE: usize = 4096;
 const WHAT: &str = "fact";
@@ -96,6 +97,18 @@ impl Store {
             }
         };
         Ok(self.backend.note(Box::new(work)).await?)
+    }
+
+    /// A name for a fact about a controller's subject that tells nobody whom it is about, not even
+    /// whoever opens its row.
+    #[must_use]
+    pub fn blind_name(
+        &self,
+        controller: &ControllerId,
+        subject: &SubjectRef,
+    ) -> [u8; DIGEST_BYTES] {
+        let (controller, subject) = (controller.as_str().as_bytes(), subject.as_str().as_bytes());
+        mac(&self.keys.claim_names, &[b"subject of a fact", controller, subject])
     }
 
     /// Every fact of a kind, by name, in no order.

@@ -214,6 +214,17 @@ pub enum AuditEvent<'a> {
         /// Digest of what the controller did then.
         material: Sha256,
     },
+    /// An operator let a subject's face be tried again.
+    LockoutCleared {
+        /// When.
+        at: Timestamp,
+        /// Who asked.
+        caller: &'a str,
+        /// Whose subject.
+        controller: &'a ControllerId,
+        /// Whose face.
+        subject: &'a SubjectRef,
+    },
     /// A gate was answered.
     Decision {
         /// When.
@@ -229,9 +240,28 @@ pub enum AuditEvent<'a> {
         /// Who was found, and under which consent.
         #[serde(flatten)]
         found: Option<FoundUnder<'a>>,
+        /// What the gate said about liveness.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pad: Option<PadNote<'a>>,
+        /// The liveness model's score of the face.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        liveness: Option<f32>,
         /// The revision that the answer rests on.
         revision: Revision,
     },
+}
+
+/// What a gate said about liveness (presentation attack detection).
+#[derive(Debug, Serialize)]
+pub struct PadNote<'a> {
+    /// "live", "spoof" or "unsure".
+    pub result: &'static str,
+    /// How it looked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<&'a str>,
+    /// Its own score.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
 }
 
 /// The record that a decision found, and the consent that covers it.

@@ -61,7 +61,7 @@ pub use embedded::{Embedded, EmbeddedError};
 pub use error::StoreError;
 pub use facts::{Fact, FactKind};
 pub use load::LoadReport;
-pub use log::{AuditEvent, FoundUnder, LogEntry, RevocationCause};
+pub use log::{AuditEvent, FoundUnder, LogEntry, PadNote, RevocationCause};
 pub use mirror::{KeyMirror, MirrorFault};
 pub use record::{OpenedRecord, RecordFault, StoredRecord};
 pub use snapshot::{

@@ -64,6 +64,11 @@ metrics_table! {
     CLOCK_SKEW Gauge Seconds "assent_clock_skew_seconds" "How far the system's clock is ahead of where it should be; 0 while it is trusted.";
     UNASSESSED Gauge Count "assent_unassessed_purposes" "Purposes of gates that nobody can be enrolled for, for want of an impact assessment.";
     LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
+    ALTERNATIVE_UP Gauge Count "assent_alternative_up" "1 while a watched alternative of a gate is up, 0 while it is down or was not heard of in time.";
+    ALTERNATIVES_UP Gauge Count "assent_gate_alternatives_up" "Watched alternatives of a gate that are not down.";
+    LOCKOUTS Counter Count "assent_lockouts_total" "Failed attempts after which a subject's face waits.";
+    LOCKED_SUBJECTS Gauge Count "assent_locked_subjects" "Subjects whose face waits after failed attempts.";
+    ATTACKS Counter Count "assent_presentation_attacks_total" "Presentation attacks suspected, by gate.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }
 
@@ -102,6 +107,8 @@ pub enum Gauge {
     Unassessed,
     /// 1 while the store's disk is full.
     LowOnSpace,
+    /// Subjects whose face waits.
+    LockedSubjects,
     /// 1 while serving.
     Serving,
 }
@@ -125,6 +132,7 @@ impl Gauge {
             Self::ClockSkew => CLOCK_SKEW,
             Self::Unassessed => UNASSESSED,
             Self::LowOnSpace => LOW_ON_SPACE,
+            Self::LockedSubjects => LOCKED_SUBJECTS,
             Self::Serving => SERVING,
         }
     }
@@ -228,6 +236,7 @@ pub(super) fn describe() {
         }
     }
     // From 0, so that the first refusal is a rise and not the birth of a series.
+    metrics::counter!(LOCKOUTS.name).absolute(0);
     for reason in Rejected::ALL {
         metrics::counter!(REJECTED.name, "reason" => reason.label()).absolute(0);
     }

@@ -1,9 +1,9 @@
 //! Metric names, units and labels, in one table, and the functions that record them.
 //!
 //! # Invariants
-//! - Labels are closed enums: no metric can grow without bound and none carries a subject. The one
-//!   label besides is a controller, a legal person that an operator applied, and there are at most
-//!   [`MOST_CONTROLLERS`] of them.
+//! - Labels are closed enums, or gates and their alternatives, which the policy bounds, or
+//!   controllers, legal persons that an operator applied, of which there are at most
+//!   [`MOST_CONTROLLERS`]: no metric can grow without bound and none carries a subject.
 //! - Nobody else names a metric.
 
 mod exporter;
@@ -103,6 +103,30 @@ pub fn in_use(
         .set(1.0);
     metrics::gauge!(metric::PROVIDER.name, "provider" => provider).set(1.0);
     metrics::gauge!(metric::KERNEL.name, "kernel" => kernel).set(1.0);
+}
+
+/// Sets whether a watched alternative of a gate is up; `None` where nobody watches it any more.
+pub fn alternative(gate: &str, name: &str, up: Option<bool>) {
+    let value = up.map_or(f64::NAN, |up| f64::from(u8::from(up)));
+    let (gate, method) = (gate.to_owned(), name.to_owned());
+    metrics::gauge!(metric::ALTERNATIVE_UP.name, "gate" => gate, "method" => method).set(value);
+}
+
+/// Sets how many watched alternatives of a gate are not down; `None` where none is watched any
+/// more.
+pub fn alternatives_up(gate: &str, up: Option<u32>) {
+    let value = up.map_or(f64::NAN, f64::from);
+    metrics::gauge!(metric::ALTERNATIVES_UP.name, "gate" => gate.to_owned()).set(value);
+}
+
+/// Counts a failed attempt after which a subject's face waits.
+pub fn locked_out() {
+    metrics::counter!(metric::LOCKOUTS.name).increment(1);
+}
+
+/// Counts a presentation attack that was suspected at a gate.
+pub fn presentation_attack(gate: &str) {
+    metrics::counter!(metric::ATTACKS.name, "gate" => gate.to_owned()).increment(1);
 }
 
 /// Records how long a revocation took from admission to receipt.

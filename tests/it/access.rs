@@ -170,6 +170,12 @@ async fn connect(
 async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
     let outcome = match rpc {
         Rpc::GateVerify => client.verify(proto::VerifyRequest::default()).await.map(drop),
+        Rpc::GateReportAlternative => {
+            client.report_alternative(proto::ReportAlternativeRequest::default()).await.map(drop)
+        }
+        Rpc::OperatorClearLockout => {
+            client.clear_lockout(proto::ClearLockoutRequest::default()).await.map(drop)
+        }
         Rpc::GateVerifyStream => client.verify_stream(stream::empty()).await.map(drop),
         Rpc::EnrollmentEnroll => client.enroll(proto::EnrollRequest::default()).await.map(drop),
         Rpc::EnrollmentEnrollStream => client.enroll_stream(stream::empty()).await.map(drop),
@@ -214,7 +220,7 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
 /// Who may call it, written down once more; `None` is everybody.
 fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
     match rpc {
-        Rpc::GateVerify | Rpc::GateVerifyStream => Some(&[Role::Gate]),
+        Rpc::GateVerify | Rpc::GateVerifyStream | Rpc::GateReportAlternative => Some(&[Role::Gate]),
         Rpc::EnrollmentEnroll | Rpc::EnrollmentEnrollStream => Some(&[Role::Enroller]),
         Rpc::EnrollmentRevoke => Some(&[Role::Enroller, Role::Operator]),
         Rpc::EnrollmentDescribeSubject => Some(&[Role::Enroller, Role::Operator, Role::Auditor]),
@@ -222,6 +228,7 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         | Rpc::OperatorBackup
         | Rpc::OperatorConfirmClock
         | Rpc::OperatorMarkFiled
+        | Rpc::OperatorClearLockout
         | Rpc::OperatorRotateKeys => Some(&[Role::Operator]),
         Rpc::OperatorReadPolicy
         | Rpc::OperatorStatus
@@ -246,6 +253,8 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::OperatorFilingStatus
         | Rpc::OperatorRotateKeys => "OK",
         Rpc::GateVerify
+        | Rpc::GateReportAlternative
+        | Rpc::OperatorClearLockout
         | Rpc::EnrollmentEnroll
         | Rpc::EnrollmentRevoke
         | Rpc::EnrollmentDescribeSubject

@@ -18,7 +18,7 @@ const CONFIG_PAGE: &str = include_str!("../../docs/configuration.md");
 const CONSENT_PAGE: &str = include_str!("../../docs/consent-file.md");
 const POLICY_PAGE: &str = include_str!("../../docs/policy.md");
 /// The pages that show commands.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 9] = [
     ("README.md", README),
     ("docs/audit.md", include_str!("../../docs/audit.md")),
     ("docs/configuration.md", CONFIG_PAGE),
@@ -26,6 +26,7 @@ const PAGES: [(&str, &str); 8] = [
     ("docs/evidence.md", include_str!("../../docs/evidence.md")),
     ("docs/filing.md", include_str!("../../docs/filing.md")),
     ("docs/index.md", include_str!("../../docs/index.md")),
+    ("docs/liveness.md", include_str!("../../docs/liveness.md")),
     ("docs/policy.md", POLICY_PAGE),
 ];
 

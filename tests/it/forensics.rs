@@ -356,7 +356,7 @@ async fn embedding_of(frame: Frame, provider: Provider) -> Option<Embedding> {
         ..PipelineSettings::default()
     };
     let pipeline = tokio::task::spawn_blocking(move || Pipeline::start(&settings)).await;
-    let demands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Aside };
+    let demands = FaceDemands { min_eye_distance_px: 0.0, company: Company::Aside, live: false };
     let pipeline = pipeline.unwrap().ok()?;
     Some(pipeline.embed(frame, demands, Ticket::default()).await.unwrap().embedding)
 }

@@ -21,6 +21,7 @@ mod kills; // kill -9 during enrolment, revocation and the start, at random time
 mod layers; // the table of ranks and what must be absent, read from the source
 mod observability; // metrics, logs, health, reflection, drain, failed starts
 mod people; // a thousand real people, found again; strangers, sent away
+mod presence; // alternatives that are down, liveness, faces that wait after failed attempts
 mod readme; // the README's snippets are in it word for word, and work
 mod refusals; // every bad input of REQUIREMENTS: a clear refusal, nothing stored
 mod root_cells; // the root key under a passphrase, and in a PKCS#11 token

@@ -738,6 +738,7 @@ impl Random {
             claimed_subject: claim.to_owned(),
             pad: i32::try_from(self.below(12)).unwrap().saturating_sub(8).max(0),
             probe: self.probe(picture),
+            pad_report: None,
         }
     }
 

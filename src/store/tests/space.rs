@@ -26,6 +26,8 @@ async fn decide(store: &Store) -> Result<(), StoreError> {
         comparison: Comparison::OneToMany,
         decision: "no_match",
         found: None,
+        pad: None,
+        liveness: None,
         revision: Revision(1),
     };
     store.note(&event).await

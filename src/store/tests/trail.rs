@@ -37,6 +37,8 @@ async fn decide(store: &Store, n: u64) {
         comparison: Comparison::OneToMany,
         decision: "no_match",
         found: None,
+        pad: None,
+        liveness: None,
         revision: Revision(n),
     };
     store.note(&event).await.unwrap();
@@ -145,6 +147,8 @@ async fn decide_at(store: &Store, at: Timestamp) {
         comparison: Comparison::OneToMany,
         decision: "no_match",
         found: None,
+        pad: None,
+        liveness: None,
         revision: Revision(1),
     };
     store.note(&event).await.unwrap();
