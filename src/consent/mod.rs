@@ -35,12 +35,12 @@ pub use draft::{ConsentDraft, ConsentFault, ConsentRefusal, GuardianDraft};
 pub use explain::Explanation;
 pub use gate::{
     AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Gate,
-    Intent, NoAlternative, PlaceRule, PlaceType, PublicPlace,
+    Intent, InvalidMargin, Margin, NoAlternative, PlaceRule, PlaceType, PublicPlace, WhenOutgrown,
 };
 pub use grant::Grant;
 pub use notice::{Controller, Notice, NoticeStanding, NoticeText, PublicText};
 pub use operating_point::{
-    Calibration, CalibrationError, ErrorRate, InvalidRate, RateOutsideTable, Threshold,
+    Calibration, CalibrationError, ErrorRate, InvalidRate, RateOutsideTable, Reach, Threshold,
     ThresholdBasis,
 };
 pub use pass::{GatePass, GateRefusal};

@@ -12,7 +12,9 @@
 mod arrivals;
 mod audit;
 mod backup;
+mod decide;
 mod enrol;
+mod operating_point;
 mod policy;
 mod receipt;
 mod revoke;
@@ -31,6 +33,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use zeroize::Zeroizing;
 
 pub use enrol::{Duplicate, EnrolCommand, EnrolError, Enrolled};
+pub use operating_point::{GateReach, Outgrown};
 pub use policy::{Applied, ApplyError, NoticeError, OperatingPointFault};
 pub use receipt::Receipt;
 pub use revoke::{RevocationReceipt, RevokeError, RevokeTarget};

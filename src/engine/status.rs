@@ -3,6 +3,8 @@
 use std::sync::PoisonError;
 
 use super::Engine;
+use super::decide::floor;
+use super::operating_point::GateReach;
 use crate::consent::{
     AssessmentStanding, Comparison, ConsentTag, DeploymentMode, GatePass, SubjectClass,
 };
@@ -49,6 +51,8 @@ pub struct GatePlan {
     pub gate: GateId,
     /// The way that serves its searches, and why.
     pub plan: Plan,
+    /// How far its operating point carries.
+    pub reach: GateReach,
 }
 
 /// One record held about a subject.
@@ -110,9 +114,13 @@ impl Engine {
     pub fn gate_plans(&self) -> Vec<GatePlan> {
         let standing = self.policy();
         let searches = |pass: &&GatePass| pass.compares(Comparison::OneToMany);
-        let plan = |pass: &GatePass| GatePlan {
-            gate: pass.gate().id.clone(),
-            plan: self.index.plan(pass.grant(), self.threshold(pass, Comparison::OneToMany)),
+        let plan = |pass: &GatePass| {
+            let threshold = self.threshold(pass, Comparison::OneToMany);
+            GatePlan {
+                gate: pass.gate().id.clone(),
+                plan: self.index.plan(pass.grant(), floor(pass, threshold)),
+                reach: self.reach_of(pass),
+            }
         };
         standing.gates().filter(searches).map(plan).collect()
     }

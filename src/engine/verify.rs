@@ -3,20 +3,17 @@
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::sync::oneshot;
 
+use super::operating_point::Outgrown;
 use super::{Engine, Probe, ProbeFault};
-use crate::consent::{Alternatives, Comparison, ErrorRate, GatePass, GateRefusal, Grant, Intent};
-use crate::index::{Found, IndexError, Match, Query};
+use crate::consent::{Alternatives, Comparison, GatePass, GateRefusal, Intent};
+use crate::index::{Found, IndexError, Match};
 use crate::pipeline::{
     Company, DecodeError, Embedded, FaceDemands, Feed, PipelineError, StageTimings, Ticket, Urgency,
 };
 use crate::store::{AuditEvent, FoundUnder, StoreError};
 use crate::telemetry::{self, Stage};
 use crate::types::{Embedding, GateId, Quality, Revision, Similarity, SubjectRef, Timestamp};
-
-/// Candidates asked of the index: the best one and those behind it, should it die before emission.
-const CANDIDATES: usize = 4;
 
 /// The gate's own liveness verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +52,8 @@ pub enum Decision {
     Match(Match),
     /// Nobody; withdrawn, expired and unknown look alike.
     NoMatch,
+    /// Two subjects look too much alike for the gate's margin: no match, to all but the gate.
+    Ambiguous,
     /// No face in the frame.
     NoFace,
     /// Several faces where one is wanted.
@@ -84,13 +83,19 @@ impl Decision {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Match(_) => "match",
-            Self::NoMatch => "no_match",
+            Self::NoMatch | Self::Ambiguous => "no_match",
             Self::NoFace => "no_face",
             Self::SeveralFaces => "several_faces",
             Self::LowQuality => "low_quality",
             Self::SpoofSuspected => "spoof_suspected",
             Self::StaleFrame => "stale_frame",
         }
+    }
+
+    /// Why nobody matched, as the audit trail calls it, where that is known.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        matches!(self, Self::Ambiguous).then_some("ambiguous")
     }
 }
 
@@ -130,6 +135,9 @@ pub enum VerifyError {
     /// The embedding is not usable.
     #[error(transparent)]
     Probe(#[from] ProbeFault),
+    /// The gallery has outgrown the gate's operating point, and its policy refuses then.
+    #[error(transparent)]
+    Outgrown(#[from] Outgrown),
     /// The caller's deadline passed.
     #[error("the deadline passed before there was a decision")]
     Late,
@@ -175,6 +183,7 @@ impl Engine {
         pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
+        self.check_reach(&pass, comparison)?;
         self.store.check_space().map_err(unrecorded)?;
         let mut verdict = self.blank(&pass, comparison);
         if let Some(decision) = self.before_looking(&command)? {
@@ -247,6 +256,7 @@ impl Engine {
                 scope: &found.tag().class.scope,
             }),
             Decision::NoMatch
+            | Decision::Ambiguous
             | Decision::NoFace
             | Decision::SeveralFaces
             | Decision::LowQuality
@@ -259,6 +269,7 @@ impl Engine {
             gate: &pass.gate().id,
             comparison: verdict.comparison,
             decision: verdict.decision.name(),
+            reason: verdict.decision.reason(),
             found,
             revision: verdict.revision,
         };
@@ -336,76 +347,6 @@ impl Engine {
             }
             Err(fault) => unseen(fault),
         }
-    }
-
-    async fn find(
-        &self,
-        pass: &GatePass,
-        claimed: Option<&SubjectRef>,
-        embedding: Embedding,
-        threshold: Similarity,
-    ) -> Result<Found, VerifyError> {
-        let now = Timestamp::now();
-        match claimed {
-            Some(subject) => Ok(self.index.compare(pass.grant(), subject, &embedding, now)?),
-            None => self.search(pass.grant(), embedding, CANDIDATES, threshold, now).await,
-        }
-    }
-
-    /// 1:N, on this thread when it is short and on another one when it is not: the `k` best
-    /// templates that reach `floor`.
-    pub(super) async fn search(
-        &self,
-        grant: &Grant,
-        probe: Embedding,
-        k: usize,
-        floor: Similarity,
-        now: Timestamp,
-    ) -> Result<Found, VerifyError> {
-        if self.index.is_brief(grant, floor) {
-            return Ok(self.index.search(grant, &Query { probe: &probe, k, floor }, now)?);
-        }
-        let (tell, told) = oneshot::channel();
-        let done = Box::new(move |found| drop(tell.send(found)));
-        let pool = |work| drop(tokio::task::spawn_blocking(work));
-        self.index.search_on(pool, grant, &Query { probe: &probe, k, floor }, now, done);
-        // Nobody tells when a search panicked.
-        told.await.map_or(Err(VerifyError::Internal), |found| Ok(found?))
-    }
-
-    /// The best candidate above the threshold that may still match: consent, expiry and slot are
-    /// looked at once more, and the gate's grant is taken anew, because the policy may have
-    /// changed since the search began.
-    fn decide(&self, pass: &GatePass, threshold: Similarity, found: &Found) -> Decision {
-        let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
-        let now = Timestamp::now();
-        found
-            .candidates
-            .iter()
-            .take_while(|candidate| candidate.similarity() >= threshold)
-            .find_map(|candidate| self.index.confirm(today.grant(), candidate, now))
-            .map_or(Decision::NoMatch, Decision::Match)
-    }
-
-    /// 1:1: the gate's FMR. 1:N: its FPIR over the templates that may be searched, and never laxer
-    /// than its FMR, so that a small gallery is no easier to enter. Fails closed.
-    pub(super) fn threshold(&self, pass: &GatePass, comparison: Comparison) -> Similarity {
-        let gate = pass.gate();
-        let one = self.calibration.threshold_for_fmr(gate.fmr);
-        let one = one.map_or(Similarity::new(1.0), |threshold| threshold.similarity);
-        match comparison {
-            Comparison::OneToOne => one,
-            Comparison::OneToMany => {
-                let many = self.threshold_among(pass.grant(), gate.fpir);
-                if many > one { many } else { one }
-            }
-        }
-    }
-
-    /// The threshold at which a search among the granted templates reaches `fpir`.
-    pub(super) fn threshold_among(&self, grant: &Grant, fpir: ErrorRate) -> Similarity {
-        let templates = self.index.live_templates(grant) as u64;
-        self.calibration.threshold_for_fpir(fpir, templates).similarity
     }
 }
 

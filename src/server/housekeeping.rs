@@ -1,5 +1,6 @@
 //! What runs beside the requests: expiry, the reserve for a full disk, gauges, health.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::engine::Engine;
 use crate::index::Care;
 use crate::service::{Phase, Serving, Shared};
 use crate::telemetry::{self, Dropped, Gauge};
-use crate::types::Timestamp;
+use crate::types::{GateId, Timestamp};
 
 /// How often. Expired templates do not match from the instant of their expiry; this is how long
 /// they may still be held.
@@ -28,6 +29,7 @@ pub(super) async fn run(
 ) {
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut outgrown = BTreeSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -36,6 +38,7 @@ pub(super) async fn run(
         sweep(&engine).await;
         engine.regain_space().await;
         publish(&engine, &shared);
+        watch_operating_points(&engine, &mut outgrown);
         if !engine.is_healthy() && shared.phase() == Phase::Serving {
             tracing::error!("a fault leaves the service in doubt: it stops answering");
             shared.enter(Phase::Failed);
@@ -81,6 +84,20 @@ async fn sweep(engine: &Arc<Engine>) {
                 tracing::error!(%fault, "expired records could not be erased; trying again");
                 return;
             }
+        }
+    }
+}
+
+/// Tells which gates' galleries are larger than their operating points; the log, when that begins.
+fn watch_operating_points(engine: &Engine, outgrown: &mut BTreeSet<GateId>) {
+    for gate in engine.gate_reaches() {
+        telemetry::operating_point(&gate.gate, gate.is_outgrown());
+        let Some(warning) = gate.warning() else {
+            outgrown.remove(&gate.gate);
+            continue;
+        };
+        if outgrown.insert(gate.gate) {
+            tracing::warn!("{warning}");
         }
     }
 }

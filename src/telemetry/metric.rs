@@ -59,6 +59,7 @@ metrics_table! {
     SNAPSHOT_ROWS Gauge Count "assent_snapshot_rows" "Rows of the newest snapshot that this process wrote.";
     SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
     UNASSESSED Gauge Count "assent_unassessed_purposes" "Purposes of gates that nobody can be enrolled for, for want of an impact assessment.";
+    OUTGROWN Gauge Count "assent_gate_operating_point_outgrown" "1 while the gallery of a gate is larger than the calibration of its operating point.";
     LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
     SERVING Gauge Count "assent_serving" "1 while the service answers.";
 }

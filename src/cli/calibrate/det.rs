@@ -32,14 +32,14 @@ pub(super) fn draw(path: &Path, curves: &[Named<'_>]) -> Result<(), Failure> {
 fn drawn(path: &Path, curves: &[Named<'_>]) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let fmr = Axis::for_pairs(curves.iter().map(|(_, curve)| curve.impostors()));
-    let fnmr = Axis::for_pairs(curves.iter().map(|(_, curve)| curve.genuine()));
+    let across = Axis::for_pairs(curves.iter().map(|(_, curve)| curve.impostors()));
+    let upwards = Axis::for_pairs(curves.iter().map(|(_, curve)| curve.genuine()));
     let mut chart = ChartBuilder::on(&root)
         .caption("Detection error trade-off", ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(72)
-        .build_cartesian_2d(fmr, fnmr)?;
+        .build_cartesian_2d(across, upwards)?;
     chart
         .configure_mesh()
         .x_desc("false match rate")
@@ -114,11 +114,11 @@ fn points(curve: &Curve) -> Vec<(f64, f64)> {
     let shown = |share: Share| share.hits > 0 && share.rate() >= LEAST && share.rate() <= MOST;
     let mut points: Vec<(f64, f64)> = Vec::new();
     for edge in curve.edges() {
-        let (fmr, fnmr) = (curve.fmr(edge), curve.fnmr(edge));
-        if !(shown(fmr) && shown(fnmr)) {
+        let (matches, misses) = (curve.fmr(edge), curve.fnmr(edge));
+        if !(shown(matches) && shown(misses)) {
             continue;
         }
-        let point = (deviate(fmr.rate()), deviate(fnmr.rate()));
+        let point = (deviate(matches.rate()), deviate(misses.rate()));
         let far = |last: &(f64, f64)| {
             (last.0 - point.0).abs() >= STEP || (last.1 - point.1).abs() >= STEP
         };

@@ -15,11 +15,8 @@ use super::photos::Person;
 use crate::pipeline::{Company, FaceDemands, Frame, Pipeline, PipelineError, Ticket, Urgency};
 use crate::types::{Embedding, Quality, QualityReason};
 
-/// As an enrolment station asks: it must be clear whose face is meant.
-const DEMANDS: FaceDemands = FaceDemands {
-    min_eye_distance_px: crate::consent::DEFAULT_MIN_EYE_DISTANCE_PX as f32,
-    company: Company::Aside,
-};
+/// As an enrolment station asks, from as far away as a gate: it must be clear whose face is meant.
+const DEMANDS: FaceDemands = FaceDemands { min_eye_distance_px: 20.0, company: Company::Aside };
 /// Photos in work for each worker: enough for it never to wait, few enough to lie in memory.
 const PHOTOS_AHEAD: usize = 8;
 

@@ -94,7 +94,7 @@ pub(super) struct Row {
 /// One group at the threshold of the whole.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Group {
-    pub(super) group: String,
+    pub(super) name: String,
     pub(super) people: usize,
     pub(super) photos: usize,
     /// Among the pairs of two people of the group.
@@ -269,7 +269,7 @@ impl Findings {
 
 impl Group {
     fn of(
-        group: String,
+        name: String,
         photos: impl Iterator<Item = usize>,
         curve: &Curve,
         threshold: Edge,
@@ -279,7 +279,7 @@ impl Group {
         let false_non_matches = Measured::of(curve.fnmr(threshold));
         let limit = ErrorRate::DEFAULT_FMR.get();
         Self {
-            group,
+            name,
             people: photos.len(),
             photos: photos.iter().sum(),
             fmr_verdict: false_matches.at_most(limit),
@@ -345,7 +345,9 @@ fn unsupported(curve: &Curve) -> Vec<(f64, u64)> {
 
 fn photos_by_person(people: usize, faces: &Faces) -> Vec<usize> {
     let mut photos = vec![0; people];
-    faces.used.iter().for_each(|face| photos[face.person] += 1);
+    for face in &faces.used {
+        photos[face.person] += 1;
+    }
     photos
 }
 

@@ -75,8 +75,8 @@ pub(super) async fn run(args: &CalibrateArgs, json: bool) -> Outcome {
     write(&args.out, "calibration.json", &table)?;
     write(&args.out, "report.md", &markdown)?;
     let names = std::iter::once("all").chain(groups.names.iter().map(String::as_str));
-    let named: Vec<_> = names.zip(&curves).collect();
-    det::draw(&args.out.join("det.svg"), &named)?;
+    let drawn: Vec<_> = names.zip(&curves).collect();
+    det::draw(&args.out.join("det.svg"), &drawn)?;
     if json {
         say!("{}", serde_json::to_string_pretty(&findings).map_err(Failure::internal)?);
     } else {

@@ -178,7 +178,9 @@ fn unlike(pair: &Pair) -> f32 {
 pub(super) fn compare(faces: &[Face], groups: usize, threads: usize) -> Pairs {
     let width = faces.first().map_or(0, |face| face.embedding.width());
     let mut values = Zeroizing::new(Vec::with_capacity(faces.len() * width));
-    faces.iter().for_each(|face| values.extend_from_slice(face.embedding.expose()));
+    for face in faces {
+        values.extend_from_slice(face.embedding.expose());
+    }
     let matrix = ArrayView2::from_shape((faces.len(), width), &values)
         .expect("as many rows as faces, and a pipeline's embeddings are of one width");
     let blocks = faces.len().div_ceil(BLOCK);
@@ -191,7 +193,7 @@ pub(super) fn compare(faces: &[Face], groups: usize, threads: usize) -> Pairs {
                 let mut pairs = Pairs::new(groups);
                 let mut cosines = Array2::zeros((BLOCK, BLOCK));
                 while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    count_block(*task, faces, matrix, &mut cosines, &mut pairs);
+                    count_block(*task, faces, &matrix, &mut cosines, &mut pairs);
                 }
                 total.lock().unwrap_or_else(PoisonError::into_inner).add(&pairs);
             });
@@ -204,7 +206,7 @@ pub(super) fn compare(faces: &[Face], groups: usize, threads: usize) -> Pairs {
 fn count_block(
     (row, column): (usize, usize),
     faces: &[Face],
-    matrix: ArrayView2<'_, f32>,
+    matrix: &ArrayView2<'_, f32>,
     cosines: &mut Array2<f32>,
     pairs: &mut Pairs,
 ) {

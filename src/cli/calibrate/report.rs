@@ -184,7 +184,7 @@ fn group_line(of: &Group) -> String {
     let own = of.own_threshold.map_or("not enough data".to_owned(), |t| format!("{t:.4}"));
     format!(
         "| {} | {} | {} | {} of {} | {:.1e} | {} | {} | {} | {} | {} | {own} |",
-        of.group,
+        of.name,
         of.people,
         of.photos,
         matches.share.hits,

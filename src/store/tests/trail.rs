@@ -36,6 +36,7 @@ async fn decide(store: &Store, n: u64) {
         gate: &gate,
         comparison: Comparison::OneToMany,
         decision: "no_match",
+        reason: None,
         found: None,
         revision: Revision(n),
     };
@@ -144,6 +145,7 @@ async fn decide_at(store: &Store, at: Timestamp) {
         gate: &gate,
         comparison: Comparison::OneToMany,
         decision: "no_match",
+        reason: None,
         found: None,
         revision: Revision(1),
     };
