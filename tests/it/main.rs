@@ -6,6 +6,7 @@
 mod access; // who may call what: every role, every RPC, every kind of bad credential
 mod audit; // what the service says it did, checked without it; old copies of its disk
 mod backup; // backups fetched and restored by the program; nobody revoked comes back
+mod calibrate; // thresholds from labelled photos; margins; galleries that outgrow them
 mod cli; // the program's commands: what they print, and how they exit
 mod docs; // the documentation's examples are accepted, and what it names exists
 mod expiry; // ten thousand consents that end at the same instant
