@@ -42,6 +42,7 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
         let done = if args.dry_run { "would apply" } else { "applied" };
         say!("{done}; revision {}", response.revision);
     }
+    response.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     Ok(Exit::Ok)
 }
 
@@ -266,6 +267,24 @@ fn key_line(keys: &proto::KeyStatus) -> String {
     format!("epoch {epoch}, ROOT in a {root_cell}, in memory {memory}, {mirror}")
 }
 
+/// How far a gate's operating point carries.
+fn reach_line(gate: &proto::GatePlan) -> String {
+    let proto::GatePlan { fpir, measured_templates, calibrated_templates, .. } = gate;
+    let reach = if measured_templates == calibrated_templates {
+        format!("FPIR {fpir} is measured up to {measured_templates} templates")
+    } else {
+        format!(
+            "FPIR {fpir} is measured up to {measured_templates} templates, extrapolated up to \
+             {calibrated_templates}"
+        )
+    };
+    match (gate.outgrown, gate.when_outgrown.as_str()) {
+        (false, _) => reach,
+        (true, "refuse") => format!("OUTGROWN, 1:N IS REFUSED: {reach}"),
+        (true, _) => format!("OUTGROWN, the FPIR is higher than that: {reach}"),
+    }
+}
+
 pub(super) async fn key_status(args: &StatusArgs, json: bool) -> Outcome {
     let client = args.connection.connect().await?;
     let keys = client.status(proto::StatusRequest {}).await?.keys.unwrap_or_default();
@@ -358,6 +377,7 @@ pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
     }
     for gate in &status.gate_plans {
         say!("  gate {}: {}", gate.gate_id, gate.reason);
+        say!("    {}", reach_line(gate));
     }
     for recall in &status.recall {
         let seen = recall.found + recall.missed;

@@ -1,6 +1,6 @@
 //! The command line: each command is a client of the service, but for `serve`, `demo`,
-//! `check-config`, `profile`, `models`, `keys`, `restore`, `decommission`, `audit verify`,
-//! `evidence verify` and `receipt verify`, which run here.
+//! `check-config`, `profile`, `models`, `calibrate`, `keys`, `restore`, `decommission`,
+//! `audit verify`, `evidence verify` and `receipt verify`, which run here.
 //!
 //! Results go to standard output (`--json`: proto JSON), everything else to standard error.
 
@@ -13,6 +13,7 @@ macro_rules! say {
 mod audit;
 mod backup;
 mod bench;
+mod calibrate;
 mod calls;
 mod connection;
 mod consent_file;
@@ -80,6 +81,8 @@ enum Command {
     /// List, fetch and check model packs
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Measure a pack's thresholds and error rates on labelled photos of your own
+    Calibrate(calibrate::CalibrateArgs),
     /// Make and replace keys, and say how they are kept
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -126,6 +129,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Profile(command) => profile::run(&command, json),
         Command::Filing(command) => block_on(filing::run(&command, json)),
         Command::Models(command) => models::run(&command, json),
+        Command::Calibrate(args) => block_on(calibrate::run(&args, json)),
         Command::Keys(command) => keys::run(command, json),
         Command::Lockout(command) => block_on(lockout::run(&command, json)),
         Command::Backup(args) => block_on(backup::backup(&args, json)),

@@ -95,6 +95,9 @@ pub(super) fn verdict(response: &proto::VerifyResponse) -> String {
         }
         let _ = write!(text, "\n  record     {}", found.record_id);
     }
+    if response.no_match_reason() == proto::NoMatchReason::Ambiguous {
+        text.push_str("\n  reason     two subjects look too much alike for this gate's margin");
+    }
     if let Some(quality) = &response.quality {
         for problem in quality.reasons() {
             let _ = write!(text, "\n  quality    {}", reason(problem));

@@ -180,6 +180,8 @@ impl Object for Gate {
             comparison: fields.optional("comparison")?,
             fmr: fields.optional("fmr")?.unwrap_or(ErrorRate::DEFAULT_FMR),
             fpir: fields.optional("fpir")?.unwrap_or(ErrorRate::DEFAULT_FPIR),
+            margin: fields.optional("margin")?,
+            outgrown: fields.optional("outgrown")?.unwrap_or_default(),
             min_eye_distance_px: fields
                 .optional("min_eye_distance_px")?
                 .unwrap_or(DEFAULT_MIN_EYE_DISTANCE_PX),

@@ -312,6 +312,62 @@ pub struct PublicPlace {
     pub necessity: ShortText,
 }
 
+/// How much more the probe must resemble the best subject than the second one for a 1:N match: a
+/// difference of cosines, more than 0 and at most 1.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
+pub struct Margin(f64);
+
+impl Margin {
+    /// The difference.
+    #[must_use]
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl TryFrom<f64> for Margin {
+    type Error = InvalidMargin;
+
+    fn try_from(margin: f64) -> Result<Self, InvalidMargin> {
+        if margin > 0.0 && margin <= 1.0 { Ok(Self(margin)) } else { Err(InvalidMargin) }
+    }
+}
+
+impl From<Margin> for f64 {
+    fn from(margin: Margin) -> Self {
+        margin.0
+    }
+}
+
+/// Not a margin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("is not a margin: more than 0 and at most 1")]
+pub struct InvalidMargin;
+
+/// What becomes of 1:N searches in a gallery that is larger than the model's calibration can keep
+/// the gate's FPIR in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenOutgrown {
+    /// They go on at the strictest calibrated threshold, and the FPIR is higher than it should be.
+    #[default]
+    Warn,
+    /// They are refused.
+    Refuse,
+}
+
+impl WhenOutgrown {
+    /// "warn" or "refuse".
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warn => "warn",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// A door or turnstile, as the policy describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each rule is on or off by itself")]
@@ -337,6 +393,11 @@ pub struct Gate {
     pub fmr: ErrorRate,
     /// False positive identification rate of 1:N searches.
     pub fpir: ErrorRate,
+    /// Least distance to the second subject in 1:N searches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub margin: Option<Margin>,
+    /// When the gallery outgrows the calibration.
+    pub outgrown: WhenOutgrown,
     /// Least distance between the eyes, pixels of the frame.
     pub min_eye_distance_px: u32,
     /// Whether a frame with several faces is refused.

@@ -42,12 +42,13 @@ pub use filing::{
 };
 pub use gate::{
     AllowedComparison, Alternative, Alternatives, Comparison, DEFAULT_MIN_EYE_DISTANCE_PX, Down,
-    Gate, HEARTBEAT_S, Intent, NoAlternative, PadPolicy, PlaceRule, PlaceType, PublicPlace,
+    Gate, HEARTBEAT_S, Intent, InvalidMargin, Margin, NoAlternative, PadPolicy, PlaceRule,
+    PlaceType, PublicPlace, WhenOutgrown,
 };
 pub use grant::Grant;
 pub use notice::{Controller, Notice, NoticeStanding, NoticeText, PublicText};
 pub use operating_point::{
-    Calibration, CalibrationError, ErrorRate, InvalidRate, RateOutsideTable, Threshold,
+    Calibration, CalibrationError, ErrorRate, InvalidRate, RateOutsideTable, Reach, Threshold,
     ThresholdBasis,
 };
 pub use pass::{GatePass, GateRefusal};

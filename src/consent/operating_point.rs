@@ -90,6 +90,15 @@ pub struct Threshold {
     pub basis: ThresholdBasis,
 }
 
+/// How many templates a search may go through for its FPIR to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// By rows that were measured.
+    pub measured: u64,
+    /// By all rows, extrapolated ones included.
+    pub calibrated: u64,
+}
+
 /// A model's calibration table.
 ///
 /// ```
@@ -181,6 +190,15 @@ impl Calibration {
         })
     }
 
+    /// The largest galleries in which a search keeps `fpir`; 0 where not even one template can be
+    /// searched so.
+    #[must_use]
+    pub fn reach(&self, fpir: ErrorRate) -> Reach {
+        let measured = self.rows.iter().rfind(|row| row.basis == RowBasis::Measured);
+        let among = |row: Row| most_templates(fpir, row.fmr);
+        Reach { measured: measured.copied().map_or(0, among), calibrated: among(self.strictest()) }
+    }
+
     /// `None` outside the table.
     fn interpolate(&self, fmr: ErrorRate) -> Option<Threshold> {
         let pair = self.rows.windows(2).find(|p| p[0].fmr >= fmr && fmr >= p[1].fmr)?;
@@ -195,6 +213,25 @@ impl Calibration {
 
     fn strictest(&self) -> Row {
         self.rows[self.rows.len() - 1]
+    }
+}
+
+/// The most templates among which an FMR of `fmr` keeps `fpir`: N = ln(1 - FPIR) / ln(1 - FMR).
+fn most_templates(fpir: ErrorRate, fmr: ErrorRate) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "both logarithms are negative; what is more than 64 bits is all of them"
+    )]
+    let most = ((-fpir.0).ln_1p() / (-fmr.0).ln_1p()) as u64;
+    // Rounding may have moved the quotient over an integer.
+    let keeps = |templates: u64| templates > 0 && fpir.fmr_for_templates(templates) >= fmr;
+    if keeps(most.saturating_add(1)) {
+        most.saturating_add(1)
+    } else if keeps(most) {
+        most
+    } else {
+        most.saturating_sub(1)
     }
 }
 
@@ -298,6 +335,14 @@ mod tests {
     }
 
     #[test]
+    fn the_reach_of_measured_rows_is_shorter_than_that_of_all() {
+        let reach = table().reach(rate(0.01));
+        assert_eq!(reach, Reach { measured: 1_005, calibrated: 10_050_335 });
+        // Not even one stranger in a billion may pass.
+        assert_eq!(table().reach(rate(1e-12)), Reach { measured: 0, calibrated: 0 });
+    }
+
+    #[test]
     fn an_empty_gallery_counts_as_one_template() {
         let of = |n| table().threshold_for_fpir(rate(0.01), n);
         assert_eq!(of(0), of(1));
@@ -358,6 +403,17 @@ mod tests {
             let fmr = rate(fpir).fmr_for_templates(u64::from(n)).get();
             let back = -(f64::from(n) * (-fmr).ln_1p()).exp_m1();
             prop_assert!((back - fpir).abs() < 1e-9 * fpir.max(1e-3), "{back} {fpir}");
+        }
+
+        #[test]
+        fn a_gallery_is_outgrown_by_one_template_more_than_its_reach(fpir in 1e-8..0.9_f64) {
+            let beyond = |templates| {
+                let threshold = table().threshold_for_fpir(rate(fpir), templates);
+                threshold.basis == ThresholdBasis::BeyondTable
+            };
+            let reach = table().reach(rate(fpir)).calibrated;
+            prop_assert!(!beyond(reach), "{reach}");
+            prop_assert!(beyond(reach + 1), "{reach}");
         }
 
         #[test]

@@ -19,6 +19,8 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// The revision that holds the policy.
     pub revision: Revision,
+    /// What the policy asks and the model's calibration cannot give, gate by gate.
+    pub warnings: Vec<String>,
 }
 
 /// Why a document was not applied. Nothing changed.
@@ -163,6 +165,8 @@ impl Engine {
         let (policy, changes) = self.policy().apply(&document)?;
         check_operating_points(&policy, &self.calibration)?;
         check_liveness(&policy, self.pipeline.judges_liveness())?;
+        let reaches = self.reaches_under(&policy).into_iter();
+        let warnings = reaches.filter_map(|gate| gate.warning()).collect();
         let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);
         if differs && !dry_run {
             let revision = self.store.put_policy(policy.to_toml().as_bytes()).await;
@@ -171,7 +175,7 @@ impl Engine {
                 Arc::new(Standing { policy, revision });
             self.advance(revision);
         }
-        Ok(Applied { changes, revision: self.policy().revision })
+        Ok(Applied { changes, revision: self.policy().revision, warnings })
     }
 
     /// The applied policy as TOML, and the revision that holds it.

@@ -2,6 +2,8 @@
 
 use std::sync::PoisonError;
 
+use super::decide::floor;
+use super::operating_point::GateReach;
 use super::{Engine, WatchedWay};
 use crate::consent::{
     AssessmentStanding, Comparison, ConsentTag, DeploymentMode, GatePass, SubjectClass,
@@ -55,6 +57,8 @@ pub struct GatePlan {
     pub gate: GateId,
     /// The way that serves its searches, and why.
     pub plan: Plan,
+    /// How far its operating point carries.
+    pub reach: GateReach,
 }
 
 /// One record held about a subject.
@@ -119,9 +123,13 @@ impl Engine {
     pub fn gate_plans(&self) -> Vec<GatePlan> {
         let standing = self.policy();
         let searches = |pass: &&GatePass| pass.compares(Comparison::OneToMany);
-        let plan = |pass: &GatePass| GatePlan {
-            gate: pass.gate().id.clone(),
-            plan: self.index.plan(pass.grant(), self.threshold(pass, Comparison::OneToMany)),
+        let plan = |pass: &GatePass| {
+            let threshold = self.threshold(pass, Comparison::OneToMany);
+            GatePlan {
+                gate: pass.gate().id.clone(),
+                plan: self.index.plan(pass.grant(), floor(pass, threshold)),
+                reach: self.reach_of(pass),
+            }
         };
         standing.gates().filter(searches).map(plan).collect()
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::operating_point::Outgrown;
 use super::{Probe, ProbeFault};
 use crate::consent::{Alternatives, Comparison, Down, GateRefusal, Intent};
 use crate::index::{IndexError, Match};
@@ -71,6 +72,8 @@ pub enum Decision {
     Match(Match),
     /// Nobody; withdrawn, expired and unknown look alike.
     NoMatch,
+    /// Two subjects look too much alike for the gate's margin: no match, to all but the gate.
+    Ambiguous,
     /// No face in the frame.
     NoFace,
     /// Several faces where one is wanted.
@@ -105,7 +108,7 @@ impl Decision {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Match(_) => "match",
-            Self::NoMatch => "no_match",
+            Self::NoMatch | Self::Ambiguous => "no_match",
             Self::NoFace => "no_face",
             Self::SeveralFaces => "several_faces",
             Self::LowQuality => "low_quality",
@@ -113,6 +116,12 @@ impl Decision {
             Self::StaleFrame => "stale_frame",
             Self::LockedOut { .. } => "locked_out",
         }
+    }
+
+    /// Why nobody matched, as the audit trail calls it, where that is known.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        matches!(self, Self::Ambiguous).then_some("ambiguous")
     }
 }
 
@@ -144,6 +153,9 @@ pub enum VerifyError {
     /// The gate is unknown or may not ask this.
     #[error(transparent)]
     Gate(#[from] GateRefusal),
+    /// The gallery has outgrown the gate's operating point, and its policy refuses then.
+    #[error(transparent)]
+    Outgrown(#[from] Outgrown),
     /// The frame is from the future.
     #[error("the frame was taken more than {limit_ms} ms in the future; check the gate's clock")]
     FutureFrame {

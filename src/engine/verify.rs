@@ -2,24 +2,19 @@
 
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use super::lockout::Attempt;
 use super::verdict::{
     Decision, PadReport, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError,
 };
 use super::{Engine, Probe};
-use crate::consent::{Alternatives, Comparison, Down, ErrorRate, GatePass, Grant, PadPolicy};
-use crate::index::{Found, Query};
+use crate::consent::{Alternatives, Comparison, Down, GatePass, PadPolicy};
+use crate::index::Found;
 use crate::pipeline::{
     Company, Embedded, FaceDemands, Feed, PipelineError, StageTimings, Ticket, Urgency,
 };
 use crate::store::{AuditEvent, FoundUnder, PadNote, StoreError};
 use crate::telemetry::{self, Stage};
-use crate::types::{Embedding, GateId, ShortText, Similarity, SubjectRef, Timestamp};
-
-/// Candidates asked of the index: the best one and those behind it, should it die before emission.
-const CANDIDATES: usize = 4;
+use crate::types::{Embedding, GateId, ShortText, Similarity, Timestamp};
 
 /// What a request leaves for its decision and its audit entry.
 struct Asked {
@@ -72,6 +67,7 @@ impl Engine {
         pass.check_pad(command.pad.verdict != PadVerdict::None, command.probe.is_whole_frame())?;
         let down = self.down(&pass);
         pass.check_alternatives(down)?;
+        self.check_reach(&pass, comparison)?;
         self.store.check_space().map_err(unrecorded)?;
         let asked =
             Asked { caller: std::mem::take(&mut command.caller), pass, pad: command.pad.take() };
@@ -135,7 +131,7 @@ impl Engine {
         let Some(attempt) = attempt else { return Ok(()) };
         match decision {
             Decision::Match(_) => attempt.succeeded(),
-            Decision::NoMatch | Decision::SpoofSuspected => {
+            Decision::NoMatch | Decision::Ambiguous | Decision::SpoofSuspected => {
                 if attempt.failed(self.now()) {
                     telemetry::locked_out();
                     self.save_lockouts().await.map_err(unrecorded)?;
@@ -184,6 +180,7 @@ impl Engine {
                 scope: &found.tag().class.scope,
             }),
             Decision::NoMatch
+            | Decision::Ambiguous
             | Decision::NoFace
             | Decision::SeveralFaces
             | Decision::LowQuality
@@ -197,6 +194,7 @@ impl Engine {
             gate: &asked.pass.gate().id,
             comparison: verdict.comparison,
             decision: verdict.decision.name(),
+            reason: verdict.decision.reason(),
             found,
             pad: asked.pad_note(),
             liveness: verdict.liveness,
@@ -295,76 +293,6 @@ impl Engine {
                 Ok(None)
             }
         }
-    }
-
-    async fn find(
-        &self,
-        pass: &GatePass,
-        claimed: Option<&SubjectRef>,
-        embedding: Embedding,
-        threshold: Similarity,
-    ) -> Result<Found, VerifyError> {
-        let now = self.now();
-        match claimed {
-            Some(subject) => Ok(self.index.compare(pass.grant(), subject, &embedding, now)?),
-            None => self.search(pass.grant(), embedding, CANDIDATES, threshold, now).await,
-        }
-    }
-
-    /// 1:N, on this thread when it is short and on another one when it is not: the `k` best
-    /// templates that reach `floor`.
-    pub(super) async fn search(
-        &self,
-        grant: &Grant,
-        probe: Embedding,
-        k: usize,
-        floor: Similarity,
-        now: Timestamp,
-    ) -> Result<Found, VerifyError> {
-        if self.index.is_brief(grant, floor) {
-            return Ok(self.index.search(grant, &Query { probe: &probe, k, floor }, now)?);
-        }
-        let (tell, told) = oneshot::channel();
-        let done = Box::new(move |found| drop(tell.send(found)));
-        let pool = |work| drop(tokio::task::spawn_blocking(work));
-        self.index.search_on(pool, grant, &Query { probe: &probe, k, floor }, now, done);
-        // Nobody tells when a search panicked.
-        told.await.map_or(Err(VerifyError::Internal), |found| Ok(found?))
-    }
-
-    /// The best candidate above the threshold that may still match: consent, expiry and slot are
-    /// looked at once more, and the gate's grant is taken anew, because the policy may have
-    /// changed since the search began.
-    fn decide(&self, pass: &GatePass, threshold: Similarity, found: &Found) -> Decision {
-        let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
-        let now = self.now();
-        found
-            .candidates
-            .iter()
-            .take_while(|candidate| candidate.similarity() >= threshold)
-            .find_map(|candidate| self.index.confirm(today.grant(), candidate, now))
-            .map_or(Decision::NoMatch, Decision::Match)
-    }
-
-    /// 1:1: the gate's FMR. 1:N: its FPIR over the templates that may be searched, and never laxer
-    /// than its FMR, so that a small gallery is no easier to enter. Fails closed.
-    pub(super) fn threshold(&self, pass: &GatePass, comparison: Comparison) -> Similarity {
-        let gate = pass.gate();
-        let one = self.calibration.threshold_for_fmr(gate.fmr);
-        let one = one.map_or(Similarity::new(1.0), |threshold| threshold.similarity);
-        match comparison {
-            Comparison::OneToOne => one,
-            Comparison::OneToMany => {
-                let many = self.threshold_among(pass.grant(), gate.fpir);
-                if many > one { many } else { one }
-            }
-        }
-    }
-
-    /// The threshold at which a search among the granted templates reaches `fpir`.
-    pub(super) fn threshold_among(&self, grant: &Grant, fpir: ErrorRate) -> Similarity {
-        let templates = self.index.live_templates(grant) as u64;
-        self.calibration.threshold_for_fpir(fpir, templates).similarity
     }
 }
 

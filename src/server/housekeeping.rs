@@ -89,6 +89,7 @@ pub(super) async fn run(
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut labelled = BTreeSet::new();
+    let mut outgrown = BTreeSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -108,6 +109,7 @@ pub(super) async fn run(
         save(&engine, seconds).await;
         publish(&engine, &shared, &mut watched);
         publish_filings(&engine, &mut labelled).await;
+        watch_operating_points(&engine, &mut outgrown);
         if !engine.is_healthy() && shared.phase() == Phase::Serving {
             tracing::error!("a fault leaves the service in doubt: it stops answering");
             shared.enter(Phase::Failed);
@@ -187,6 +189,20 @@ async fn sweep(engine: &Arc<Engine>) {
                 tracing::error!(%fault, "expired records could not be erased; trying again");
                 return;
             }
+        }
+    }
+}
+
+/// Tells which gates' galleries are larger than their operating points; the log, when that begins.
+fn watch_operating_points(engine: &Engine, outgrown: &mut BTreeSet<GateId>) {
+    for gate in engine.gate_reaches() {
+        telemetry::operating_point(&gate.gate, gate.is_outgrown());
+        let Some(warning) = gate.warning() else {
+            outgrown.remove(&gate.gate);
+            continue;
+        };
+        if outgrown.insert(gate.gate) {
+            tracing::warn!("{warning}");
         }
     }
 }

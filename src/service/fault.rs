@@ -247,6 +247,9 @@ impl From<VerifyError> for Fault {
     fn from(error: VerifyError) -> Self {
         match &error {
             VerifyError::Gate(refusal) => (*refusal).into(),
+            VerifyError::Outgrown(outgrown) => {
+                Self::precondition("OPERATING_POINT_OUTGROWN", "gate_id", outgrown)
+            }
             VerifyError::FutureFrame { .. } => Self::field("captured_at", error),
             VerifyError::Decode(fault) => undecodable("probe", fault),
             VerifyError::Probe(fault) => unusable("embedding", fault),

@@ -10,6 +10,7 @@ use super::fault::Fault;
 use super::proto::{self, operator_server::Operator};
 use super::shared::{Shared, observed};
 use super::{Rpc, filing, from_wire, to_wire};
+use crate::engine::Applied;
 
 pub(super) struct OperatorService(Arc<Shared>);
 
@@ -34,8 +35,9 @@ impl Operator for OperatorService {
                 return Err(Fault::field("toml", format!("is longer than {limit} bytes")));
             }
             let applied = engine.apply(&toml, dry_run).await?;
-            let changes = applied.changes.into_iter().map(proto::PolicyChange::from).collect();
-            Ok(proto::ApplyPolicyResponse { changes, revision: applied.revision.0 })
+            let Applied { changes, revision, warnings } = applied;
+            let changes = changes.into_iter().map(proto::PolicyChange::from).collect();
+            Ok(proto::ApplyPolicyResponse { changes, revision: revision.0, warnings })
         })
         .await
     }

@@ -30,7 +30,7 @@ impl From<Timestamp> for WireTime {
 pub(super) fn decision(decision: &Decision) -> proto::Decision {
     match decision {
         Decision::Match(_) => proto::Decision::Match,
-        Decision::NoMatch => proto::Decision::NoMatch,
+        Decision::NoMatch | Decision::Ambiguous => proto::Decision::NoMatch,
         Decision::NoFace => proto::Decision::NoFace,
         Decision::SeveralFaces => proto::Decision::SeveralFaces,
         Decision::LowQuality => proto::Decision::LowQuality,
@@ -88,6 +88,7 @@ impl From<Verdict> for proto::VerifyResponse {
                 comparison: comparison(verdict.comparison).into(),
             }),
             Decision::NoMatch
+            | Decision::Ambiguous
             | Decision::NoFace
             | Decision::SeveralFaces
             | Decision::LowQuality
@@ -105,10 +106,23 @@ impl From<Verdict> for proto::VerifyResponse {
             | Decision::SeveralFaces
             | Decision::LowQuality
             | Decision::SpoofSuspected
+            | Decision::Ambiguous
             | Decision::StaleFrame => 0,
+        };
+        let reason = match &verdict.decision {
+            Decision::Ambiguous => proto::NoMatchReason::Ambiguous,
+            Decision::Match(_)
+            | Decision::NoMatch
+            | Decision::NoFace
+            | Decision::SeveralFaces
+            | Decision::LowQuality
+            | Decision::SpoofSuspected
+            | Decision::LockedOut { .. }
+            | Decision::StaleFrame => proto::NoMatchReason::Unspecified,
         };
         Self {
             decision: decision.into(),
+            no_match_reason: reason.into(),
             r#match: found,
             alternatives: alternatives(&verdict.alternatives, verdict.down),
             quality: verdict.quality.as_ref().map(Into::into),
@@ -292,6 +306,21 @@ pub(super) fn key_status(keys: KeyStatus) -> proto::KeyStatus {
     proto::KeyStatus { epoch: epoch.0, root_cell, memory, mirrored }
 }
 
+fn gate_plan(of: &GatePlan) -> proto::GatePlan {
+    let GatePlan { gate, plan, reach } = of;
+    proto::GatePlan {
+        gate_id: gate.to_string(),
+        plan: plan.way.name().to_owned(),
+        templates: plan.templates as u64,
+        reason: plan.to_string(),
+        fpir: reach.fpir.get(),
+        measured_templates: reach.reach.measured,
+        calibrated_templates: reach.reach.calibrated,
+        outgrown: reach.is_outgrown(),
+        when_outgrown: reach.rule.as_str().to_owned(),
+    }
+}
+
 pub(super) fn status(
     status: &EngineStatus,
     plans: &[GatePlan],
@@ -303,12 +332,7 @@ pub(super) fn status(
         scope: class.class.scope.to_string(),
         templates: class.live as u64,
     });
-    let gate_plans = plans.iter().map(|GatePlan { gate, plan }| proto::GatePlan {
-        gate_id: gate.to_string(),
-        plan: plan.way.name().to_owned(),
-        templates: plan.templates as u64,
-        reason: plan.to_string(),
-    });
+    let gate_plans = plans.iter().map(gate_plan);
     let repeated = status.index.recall.iter().filter(|(_, recall)| recall.share().is_some());
     let recall = repeated.map(|(way, recall)| proto::PlanRecall {
         plan: way.name().to_owned(),

@@ -237,6 +237,9 @@ pub enum AuditEvent<'a> {
         comparison: Comparison,
         /// The answer.
         decision: &'static str,
+        /// Why nobody matched, where that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<&'static str>,
         /// Who was found, and under which consent.
         #[serde(flatten)]
         found: Option<FoundUnder<'a>>,

@@ -63,6 +63,7 @@ metrics_table! {
     SNAPSHOT_TIME Gauge Seconds "assent_snapshot_timestamp_seconds" "When the newest snapshot of this process was written, Unix time.";
     CLOCK_SKEW Gauge Seconds "assent_clock_skew_seconds" "How far the system's clock is ahead of where it should be; 0 while it is trusted.";
     UNASSESSED Gauge Count "assent_unassessed_purposes" "Purposes of gates that nobody can be enrolled for, for want of an impact assessment.";
+    OUTGROWN Gauge Count "assent_gate_operating_point_outgrown" "1 while the gallery of a gate is larger than the calibration of its operating point.";
     LOW_ON_SPACE Gauge Count "assent_store_low_on_space" "1 while the store's disk is full and only revocations are taken.";
     ALTERNATIVE_UP Gauge Count "assent_alternative_up" "1 while a watched alternative of a gate is up, 0 while it is down or was not heard of in time.";
     ALTERNATIVES_UP Gauge Count "assent_gate_alternatives_up" "Watched alternatives of a gate that are not down.";

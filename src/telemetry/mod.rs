@@ -14,6 +14,7 @@ pub use metric::{Dropped, Gauge, Rejected, Stage};
 
 use std::time::Duration;
 
+use crate::types::GateId;
 use metric::{BATCH_SIZE, DECISIONS, DROPPED, REJECTED, REQUEST_SECONDS, REQUESTS, STAGE_SECONDS};
 
 /// Counts one finished request and its duration. `rpc` and `code` are names of closed sets: the
@@ -90,6 +91,12 @@ pub fn recall(way: &'static str, found: u64, missed: u64, share: Option<f64>) {
     if let Some(share) = share {
         metrics::gauge!(metric::INDEX_RECALL.name, "plan" => way).set(share);
     }
+}
+
+/// Sets whether the gallery of a gate of the policy has outgrown its operating point.
+pub fn operating_point(gate: &GateId, outgrown: bool) {
+    let gate = gate.to_string();
+    metrics::gauge!(metric::OUTGROWN.name, "gate" => gate).set(f64::from(u8::from(outgrown)));
 }
 
 /// Marks the profile, kind of deployment, execution provider and scan kernel in use with 1.

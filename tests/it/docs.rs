@@ -18,9 +18,10 @@ const CONFIG_PAGE: &str = include_str!("../../docs/configuration.md");
 const CONSENT_PAGE: &str = include_str!("../../docs/consent-file.md");
 const POLICY_PAGE: &str = include_str!("../../docs/policy.md");
 /// The pages that show commands.
-const PAGES: [(&str, &str); 9] = [
+const PAGES: [(&str, &str); 10] = [
     ("README.md", README),
     ("docs/audit.md", include_str!("../../docs/audit.md")),
+    ("docs/calibration.md", include_str!("../../docs/calibration.md")),
     ("docs/configuration.md", CONFIG_PAGE),
     ("docs/consent-file.md", CONSENT_PAGE),
     ("docs/evidence.md", include_str!("../../docs/evidence.md")),

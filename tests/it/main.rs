@@ -6,6 +6,7 @@
 mod access; // who may call what: every role, every RPC, every kind of bad credential
 mod audit; // what the service says it did, checked without it; old copies of its disk
 mod backup; // backups fetched and restored by the program; nobody revoked comes back
+mod calibrate; // thresholds from labelled photos; margins; galleries that outgrow them
 mod cli; // the program's commands: what they print, and how they exit
 mod compliance; // the page of rules, written from the tests' names; rules that no other file shows
 mod decommission; // the end of a deployment: everything gone, certified, never served again

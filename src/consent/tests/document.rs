@@ -244,6 +244,9 @@ fn a_wrong_value_is_named_with_its_line() {
     for (old, new, said) in [
         ("comparison = \"one_to_many\"", "comparison = \"all\"", "comparison: unknown variant"),
         ("fpir = 0.01", "fpir = 1.5", "fpir: is not an error rate"),
+        ("fpir = 0.01", "margin = 0.0", "margin: is not a margin"),
+        ("fpir = 0.01", "margin = 1.5", "margin: is not a margin"),
+        ("fpir = 0.01", "outgrown = \"ignore\"", "outgrown: unknown variant"),
         ("fpir = 0.01", "min_eye_distance_px = -1", "min_eye_distance_px: invalid value"),
         ("scopes = [\"north-gate\"]", "scopes = []", "scopes: needs at least one entry"),
         ("scopes = [\"north-gate\"]", "scopes = \"x\"", "scopes: invalid type"),

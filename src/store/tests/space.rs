@@ -25,6 +25,7 @@ async fn decide(store: &Store) -> Result<(), StoreError> {
         gate: &gate,
         comparison: Comparison::OneToMany,
         decision: "no_match",
+        reason: None,
         found: None,
         pad: None,
         liveness: None,

@@ -1,0 +1,224 @@
+//! The report in Markdown, and the table as a pack holds it.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::findings::{Basis, Findings, Group, Measured, Row, Suspect, rounded};
+
+/// Places of an FNMR in a pack's table.
+const FNMR_PLACES: i32 = 5;
+/// What the bounds leave out.
+const CAUTION: &str = "Bounds hold with a confidence of 95 % (Clopper and Pearson) where pairs are \
+    independent. Pairs that share a photo are not, so the truth may lie further away. The rates are \
+    those of these photos: people, cameras and light of your gates may differ.";
+
+/// A pack's `calibration.json`.
+#[derive(Serialize)]
+struct Calibration<'a> {
+    model: &'a str,
+    detector: &'a str,
+    data: String,
+    impostor_pairs: u64,
+    genuine_pairs: u64,
+    genuine_mean: f64,
+    genuine_std: f64,
+    impostor_mean: f64,
+    impostor_std: f64,
+    table: Vec<CalibrationRow>,
+}
+
+#[derive(Serialize)]
+struct CalibrationRow {
+    fmr: f64,
+    threshold: f64,
+    fnmr: f64,
+    basis: Basis,
+}
+
+/// The table as a pack holds it.
+///
+/// # Errors
+/// A number that JSON cannot hold; there is none.
+pub(super) fn calibration(findings: &Findings) -> Result<String, serde_json::Error> {
+    let row = |row: &Row| CalibrationRow {
+        fmr: row.fmr,
+        threshold: row.threshold,
+        fnmr: rounded(row.false_non_matches.rate, FNMR_PLACES),
+        basis: row.basis,
+    };
+    let Findings { photos, people, folder, .. } = findings;
+    let file = Calibration {
+        model: &findings.model,
+        detector: &findings.detector,
+        data: format!("{folder}: {photos} photos of {people} people, all pairs"),
+        impostor_pairs: findings.impostor_pairs,
+        genuine_pairs: findings.genuine_pairs,
+        genuine_mean: findings.genuine_mean,
+        genuine_std: findings.genuine_std,
+        impostor_mean: findings.impostor_mean,
+        impostor_std: findings.impostor_std,
+        table: findings.table.iter().map(row).collect(),
+    };
+    Ok(serde_json::to_string_pretty(&file)? + "\n")
+}
+
+/// How to put the table into a pack.
+pub(super) fn how_to_use(calibration: &str) -> String {
+    let digest = hex::encode(Sha256::digest(calibration));
+    format!(
+        "To use the table, copy calibration.json into the pack's folder and set in manifest.toml:\n\n\
+         [calibration]\nfile = \"calibration.json\"\nsha256 = \"{digest}\"\n"
+    )
+}
+
+/// The findings in words and tables.
+pub(super) fn markdown(findings: &Findings) -> String {
+    let mut text = String::new();
+    facts(&mut text, findings);
+    rates(&mut text, findings);
+    groups(&mut text, findings);
+    if !findings.warnings.is_empty() {
+        text.push_str("\nWarnings:\n\n");
+        findings.warnings.iter().for_each(|warning| put(&mut text, format!("- {warning}")));
+    }
+    let strangers = "Two people who may be one:";
+    suspects(&mut text, strangers, &findings.alike);
+    suspects(&mut text, "Photos of one person that may show two:", &findings.unlike);
+    put(&mut text, format!("\n{CAUTION}"));
+    text
+}
+
+fn put(text: &mut String, line: impl AsRef<str>) {
+    text.push_str(line.as_ref());
+    text.push('\n');
+}
+
+fn facts(text: &mut String, findings: &Findings) {
+    let Findings { model, detector, folder, people, mated, photos, .. } = findings;
+    put(text, format!("# Calibration of {model}\n"));
+    put(text, format!("- photos: {folder}; detector {detector}"));
+    put(
+        text,
+        format!("- used: {photos} photos of {people} people, {mated} of them with two or more"),
+    );
+    let left_out: u64 = findings.left_out.values().sum();
+    let reasons: Vec<_> =
+        findings.left_out.iter().map(|(reason, photos)| format!("{reason} {photos}")).collect();
+    let reasons =
+        if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
+    put(text, format!("- left out: {left_out} photos{reasons}"));
+    put(
+        text,
+        format!(
+            "- pairs of one person: {}, mean cosine {}, deviation {}",
+            findings.genuine_pairs, findings.genuine_mean, findings.genuine_std
+        ),
+    );
+    put(
+        text,
+        format!(
+            "- pairs of two people: {}, mean cosine {}, deviation {}",
+            findings.impostor_pairs, findings.impostor_mean, findings.impostor_std
+        ),
+    );
+    if let Some(rate) = findings.equal_error_rate {
+        put(text, format!("- equal error rate: {:.3} %", 100.0 * rate));
+    }
+}
+
+fn rates(text: &mut String, findings: &Findings) {
+    put(text, "\n| FMR | threshold | false matches | FMR, 95 % | FNMR | FNMR, 95 % | basis |");
+    put(text, "|---|---|---|---|---|---|---|");
+    for row in &findings.table {
+        let (matches, misses) = (&row.false_matches, &row.false_non_matches);
+        let basis = match row.basis {
+            Basis::Measured => "measured",
+            Basis::Extrapolated => "extrapolated",
+        };
+        let (fmr, threshold, hits) = (row.fmr, row.threshold, matches.share.hits);
+        let line = format!(
+            "| {fmr:e} | {threshold:.4} | {hits} | {} | {} | {} | {basis} |",
+            small(matches),
+            percent(misses.rate),
+            percents(misses)
+        );
+        put(text, line);
+    }
+    let too_few: Vec<_> =
+        findings.unsupported.iter().map(|(fmr, pairs)| format!("{fmr:e} ({pairs})")).collect();
+    if !too_few.is_empty() {
+        let line = format!(
+            "\nNot measured: FMR {}. Each needs as many pairs of two people as stand behind it, for 30 \
+             false matches; there are {}.",
+            too_few.join(", "),
+            findings.impostor_pairs
+        );
+        put(text, line);
+    }
+}
+
+fn groups(text: &mut String, findings: &Findings) {
+    if findings.groups.is_empty() {
+        return;
+    }
+    let (fmr, threshold) = findings.judged_at;
+    let line = format!(
+        "\nGroups at the threshold {threshold:.4}, which is FMR {fmr:e} of the whole; strangers are \
+         people of the same group (NIST SP 800-63B-4: FMR at most 1:10,000 and FNMR under 5 % in \
+         each group):\n"
+    );
+    put(text, line);
+    put(
+        text,
+        "| group | people | photos | false matches | FMR | FMR, 95 % | at most 1:10,000 | FNMR | \
+         FNMR, 95 % | under 5 % | own threshold for 1:10,000 |",
+    );
+    put(text, "|---|---|---|---|---|---|---|---|---|---|---|");
+    findings.groups.iter().for_each(|group| put(text, group_line(group)));
+}
+
+fn group_line(of: &Group) -> String {
+    let (matches, misses) = (&of.false_matches, &of.false_non_matches);
+    let own = of.own_threshold.map_or("not enough data".to_owned(), |t| format!("{t:.4}"));
+    format!(
+        "| {} | {} | {} | {} of {} | {:.1e} | {} | {} | {} | {} | {} | {own} |",
+        of.name,
+        of.people,
+        of.photos,
+        matches.share.hits,
+        matches.share.of,
+        matches.rate,
+        small(matches),
+        of.fmr_verdict.words(),
+        percent(misses.rate),
+        percents(misses),
+        of.fnmr_verdict.words(),
+    )
+}
+
+fn suspects(text: &mut String, title: &str, suspects: &[Suspect]) {
+    if suspects.is_empty() {
+        return;
+    }
+    put(text, format!("\n{title}\n"));
+    for Suspect { photos: [one, other], cosine } in suspects {
+        put(text, format!("- {one} and {other}: {cosine:.3}"));
+    }
+}
+
+fn small(measured: &Measured) -> String {
+    format!("{:.1e} to {:.1e}", measured.low, measured.high)
+}
+
+fn percent(rate: f64) -> String {
+    format!("{:.2} %", 100.0 * rate)
+}
+
+fn percents(measured: &Measured) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{:.2} to {:.2} %", 100.0 * measured.low, 100.0 * measured.high);
+    text
+}
