@@ -39,7 +39,8 @@ use crate::types::{ControllerId, Timestamp};
 
 /// Longest number of a filing, bytes.
 const NUMBER_BYTES: usize = 128;
-/// First field of what is digested of a controller.
+/// First field of what is digested of a controller. Another form makes every filing look changed:
+/// keep this one for what was filed under it.
 const FORM: &str = "assent filing v1";
 
 /// What a profile says about filing.
@@ -235,7 +236,10 @@ impl FilingState {
     pub fn alarm_at(&self) -> Option<Timestamp> {
         let day = match self.duty()?.1 {
             Ok(day) => *day,
-            Err(past) => BeijingDay::last_of(past.last).unwrap_or(past.day),
+            Err(past) if past.day.year() > past.last => {
+                BeijingDay::last_of(past.last).unwrap_or(past.day)
+            }
+            Err(past) => past.day,
         };
         Some(day.end())
     }

@@ -12,12 +12,13 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::Engine;
+use super::policy::Standing;
 use crate::consent::{
     BeijingDay, Calendar, FilingDuty, FilingMark, FilingNumber, FilingRecord, FilingRules,
-    FilingState, Holding, MarkRefusal, Policy, material,
+    FilingState, Holding, MarkRefusal, Sha256, material,
 };
 use crate::store::{AuditEvent, Fact, FactKind, Store, StoreError};
-use crate::types::{ControllerId, Timestamp};
+use crate::types::{ControllerId, Revision, Timestamp};
 
 /// What the engine knows about filings.
 pub(super) struct Filings {
@@ -30,6 +31,9 @@ struct Book {
     records: BTreeMap<ControllerId, FilingRecord>,
     /// Duties that are not written down yet, with how many persons there were.
     unwritten: BTreeMap<ControllerId, (FilingDuty, u64)>,
+    /// Digests of what controllers do, by the policy of `digested_at`: there is a look every second.
+    digests: BTreeMap<ControllerId, Sha256>,
+    digested_at: Revision,
 }
 
 /// One controller and its filing.
@@ -103,6 +107,24 @@ impl Book {
         }
     }
 
+    /// What a controller holds and does now.
+    fn holding(
+        &mut self,
+        policy: &Standing,
+        persons: &BTreeMap<ControllerId, u64>,
+        controller: &ControllerId,
+        now: Timestamp,
+    ) -> Holding {
+        if self.digested_at != policy.revision {
+            self.digests.clear();
+            self.digested_at = policy.revision;
+        }
+        let digests = &mut self.digests;
+        let digest =
+            digests.entry(controller.clone()).or_insert_with(|| material(policy, controller));
+        Holding { persons: persons.get(controller).copied().unwrap_or(0), material: *digest, now }
+    }
+
     fn record(&self, controller: &ControllerId) -> FilingRecord {
         self.records.get(controller).cloned().unwrap_or_default()
     }
@@ -117,7 +139,8 @@ impl Engine {
         let mut book = self.filings.book.lock().await;
         if let Some(rules) = &rules {
             for controller in policy.controllers().map(|c| &c.id) {
-                book.look(controller, rules, holding(&policy, &persons, controller, self.now()));
+                let holding = book.holding(&policy, &persons, controller, self.now());
+                book.look(controller, rules, holding);
             }
             self.write_down(&mut book, rules).await;
         }
@@ -157,7 +180,7 @@ impl Engine {
         let no_duty = || MarkRefusal::NoSuchDuty(policy.profile().name.clone());
         let rules = FilingRules::of(policy.profile()).ok_or_else(no_duty)?;
         let mut book = self.filings.book.lock().await;
-        let holding = holding(&policy, &self.persons(), &controller, self.now());
+        let holding = book.holding(&policy, &self.persons(), &controller, self.now());
         let on = on.unwrap_or_else(|| BeijingDay::of(holding.now));
         let record = book.record(&controller).mark(mark, number.clone(), on, holding)?;
         let event = AuditEvent::FilingMarked {
@@ -178,7 +201,7 @@ impl Engine {
 
     /// Writes down what is not; what cannot be now is tried again at the next look.
     async fn write_down(&self, book: &mut Book, rules: &FilingRules) {
-        let Book { records, unwritten } = book;
+        let Book { records, unwritten, .. } = book;
         for (controller, (duty, persons)) in std::mem::take(unwritten) {
             let record = records.get(&controller).cloned().unwrap_or_default();
             let state = record.state(rules, persons, &self.filings.calendar);
@@ -227,19 +250,6 @@ impl Engine {
         let standing =
             rules.map(|rules| (rules, record.state(&rules, persons, &self.filings.calendar)));
         ControllerFiling { controller: controller.clone(), persons, standing, record }
-    }
-}
-
-fn holding(
-    policy: &Policy,
-    persons: &BTreeMap<ControllerId, u64>,
-    controller: &ControllerId,
-    now: Timestamp,
-) -> Holding {
-    Holding {
-        persons: persons.get(controller).copied().unwrap_or(0),
-        material: material(policy, controller),
-        now,
     }
 }
 

@@ -88,7 +88,7 @@ pub enum NoticeError {
 pub(super) struct Standing {
     policy: Policy,
     /// The revision that put it into the store; 0 before the first document.
-    revision: Revision,
+    pub(super) revision: Revision,
 }
 
 impl std::ops::Deref for Standing {
