@@ -102,6 +102,15 @@ enum IntentArg {
     None,
 }
 
+/// What the gate says about liveness.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum PadArg {
+    Live,
+    Spoof,
+    Unsure,
+    None,
+}
+
 /// `assent verify`.
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -116,6 +125,9 @@ pub(super) struct VerifyArgs {
     /// The person's act
     #[arg(long, value_enum, default_value = "button")]
     intent: IntentArg,
+    /// The gate's own liveness verdict, which a policy may want
+    #[arg(long, value_enum, default_value = "none")]
+    pad: PadArg,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -130,7 +142,14 @@ pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
         IntentArg::Presence => proto::Intent::PresenceConfirmed,
         IntentArg::None => proto::Intent::Unspecified,
     };
+    let pad = match args.pad {
+        PadArg::Live => proto::PadVerdict::Live,
+        PadArg::Spoof => proto::PadVerdict::Spoof,
+        PadArg::Unsure => proto::PadVerdict::Unsure,
+        PadArg::None => proto::PadVerdict::Unspecified,
+    };
     let request = proto::VerifyRequest {
+        pad: pad.into(),
         gate_id: args.gate.clone(),
         intent: intent.into(),
         claimed_subject: args.subject.clone(),

@@ -11,7 +11,7 @@ Exit codes:
   0   done; verify: MATCH
   1   some of a bulk enrolment was refused
   3   verify: NO_MATCH
-  4   verify: no decision about a person (NO_FACE, LOCKED_OUT, SPOOF_SUSPECTED, ...)
+  4   verify: no decision about a person (NO_FACE, LOW_QUALITY, STALE_FRAME, ...)
   64  usage or configuration
   65  the service refused the request (invalid, or not allowed by policy)
   69  the service cannot be reached, or does not serve now

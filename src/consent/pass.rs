@@ -38,7 +38,7 @@ impl GatePass {
         let pairs = gate.purposes.iter().flat_map(|p| gate.scopes.iter().map(move |s| (p, s)));
         let grant = Grant::over(pairs.map(class).collect());
         // No gate is laxer than the profile, and none lets everybody try for ever.
-        let most = profile.lockout_attempts.max(1);
+        let most = profile.lockout_limit(gate.pad);
         let lockout_after = gate.lockout_after.map_or(most, |attempts| attempts.clamp(1, most));
         let watched = gate.alternatives.any_watched();
         let intent_required = profile.intent_required;

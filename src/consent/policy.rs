@@ -363,7 +363,7 @@ impl Policy {
         if value.require_alternative && !value.alternatives.any_watched() {
             return Err(place.refuse("require_alternative", PolicyFault::NothingWatched));
         }
-        let most = self.profile.lockout_attempts;
+        let most = self.profile.lockout_limit(value.pad);
         if value.lockout_after.is_some_and(|attempts| !(1..=most).contains(&attempts)) {
             return Err(place.refuse("lockout_after", PolicyFault::LockoutTooLax { most }));
         }

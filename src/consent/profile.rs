@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::gate::AllowedComparison;
+use super::gate::{AllowedComparison, PadPolicy};
 use super::operating_point::ErrorRate;
 use crate::types::Purpose;
 
@@ -22,6 +22,9 @@ const SHIPPED: [(&str, &str); 5] = [
     ("us-tx", include_str!("profiles/us-tx.toml")),
     ("open", include_str!("profiles/open.toml")),
 ];
+
+/// Most consecutive failed attempts where nobody looks for presentation attacks.
+const ATTEMPTS_WITHOUT_PAD: u32 = 50;
 
 /// The file of a shipped profile.
 pub(super) fn shipped(name: &str) -> Option<&'static str> {
@@ -109,6 +112,17 @@ impl Profile {
         let text = shipped(name).ok_or_else(|| UnknownProfile(name.to_owned()))?;
         // The text is a constant of this program; `every_shipped_profile_parses` covers each.
         Ok(toml::from_str(text).expect("a shipped profile parses"))
+    }
+
+    /// Most consecutive failed attempts at a gate where `pad` looks for attacks, 1 at least: without
+    /// that the standard halves what it allows (NIST SP 800-63B-4 3.2.3).
+    #[must_use]
+    pub fn lockout_limit(&self, pad: PadPolicy) -> u32 {
+        let most = match pad {
+            PadPolicy::None => self.lockout_attempts.min(ATTEMPTS_WITHOUT_PAD),
+            PadPolicy::Gate | PadPolicy::Model => self.lockout_attempts,
+        };
+        most.max(1)
     }
 
     /// The names of the shipped profiles.

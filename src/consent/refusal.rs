@@ -116,9 +116,11 @@ pub enum PolicyFault {
     #[error("needs at least one alternative with heartbeat_s")]
     NothingWatched,
     /// More failed attempts than the profile allows, or none.
-    #[error("must be from 1 to {most}, which is the profile's lockout_attempts")]
+    #[error(
+        "must be from 1 to {most}: the profile's lockout_attempts, and 50 at most where pad is none"
+    )]
     LockoutTooLax {
-        /// The profile's.
+        /// The most.
         most: u32,
     },
     /// O2: other content under the same version.
