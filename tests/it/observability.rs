@@ -199,7 +199,9 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
     lead_a_life(&client).await;
 
     let metrics = process.scrape_until(|text| {
-        text.contains("assent_serving 1") && !text.contains("assent_revision 0\n")
+        text.contains("assent_serving 1")
+            && !text.contains("assent_revision 0\n")
+            && text.contains("assent_gate_operating_point_outgrown{")
     });
     for name in PROMISED {
         assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} is missing in\n{metrics}");
@@ -209,6 +211,7 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
         "assent_requests_total{rpc=\"Gate.Verify\",code=\"FAILED_PRECONDITION\"} 1",
         "assent_decisions_total{decision=\"DECISION_MATCH\"} 1",
         "assent_provider_info{provider=\"cpu\"} 1",
+        "assent_gate_operating_point_outgrown{gate=\"north-gate-1\"} 0",
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }
