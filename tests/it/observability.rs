@@ -205,6 +205,7 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
         text.contains("assent_serving 1")
             && text.contains("assent_controller_subjects{")
             && !text.contains("assent_revision 0\n")
+            && text.contains("assent_gate_operating_point_outgrown{")
     });
     for name in PROMISED {
         assert!(metrics.contains(&format!("# TYPE {name} ")), "{name} is missing in\n{metrics}");
@@ -216,6 +217,7 @@ async fn metrics_and_logs_tell_what_happens_and_never_to_whom() {
         "assent_provider_info{provider=\"cpu\"} 1",
         "assent_filing_state{controller=\"maple-property\",state=\"quiet\"} 1",
         "assent_filing_deadline_timestamp_seconds{controller=\"maple-property\"} 0",
+        "assent_gate_operating_point_outgrown{gate=\"north-gate-1\"} 0",
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
     }

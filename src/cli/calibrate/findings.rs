@@ -244,9 +244,15 @@ impl Findings {
         }
         let default = ErrorRate::DEFAULT_FMR.get();
         if self.judged_at.0 > default {
+            let covered = self.table.last().is_some_and(|row| row.fmr <= default);
+            let then = if covered {
+                "it is extrapolated"
+            } else {
+                "a service with this table refuses such gates"
+            };
             self.warnings.push(format!(
                 "FMR {default:e}, which gates have by default, needs {} pairs of two people, and \
-                 there are {}: a pack with this table refuses such gates",
+                 there are {}: {then}",
                 Curve::pairs_for(default),
                 self.impostor_pairs
             ));
