@@ -100,7 +100,8 @@ impl From<ClientError> for Failure {
             "PERMISSION_DENIED" | "UNAUTHENTICATED" => Exit::Forbidden,
             _ => Exit::Internal,
         };
-        let mut message = format!("{} ({})", error.message, error.code.name());
+        let said = error.zh.as_ref().filter(|_| speaks_chinese()).unwrap_or(&error.message);
+        let mut message = format!("{said} ({})", error.code.name());
         for way in &error.alternatives {
             message.push_str("\n  other way in: ");
             message.push_str(&super::output::way(way));
@@ -111,6 +112,12 @@ impl From<ClientError> for Failure {
             None => this,
         }
     }
+}
+
+/// Whether the user's language is Chinese.
+fn speaks_chinese() -> bool {
+    let language = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(std::env::var_os);
+    language.is_some_and(|language| language.to_string_lossy().starts_with("zh"))
 }
 
 /// What to do about a refusal that the service cannot know the remedy of.

@@ -28,6 +28,7 @@ mod refusal;
 mod tag;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use admission::{Admitted, ParsedConsent};
 pub use assessment::{Assessment, AssessmentStanding};
@@ -59,3 +60,4 @@ pub use record::{
 };
 pub use refusal::{PolicyError, PolicyFault, RefusalKind};
 pub use tag::{ClassKey, ConsentTag};
+pub use words::zh_of_text;

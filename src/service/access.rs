@@ -35,6 +35,8 @@ pub const fn access(rpc: Rpc) -> Access {
         | Rpc::OperatorExportAudit
         | Rpc::OperatorFilingStatus
         | Rpc::OperatorCollectEvidence => Access::Roles(&[Role::Operator, Role::Auditor]),
-        Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => Access::Public,
+        Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy | Rpc::NoticesGetMessages => {
+            Access::Public
+        }
     }
 }

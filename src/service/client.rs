@@ -43,6 +43,8 @@ pub struct ClientError {
     pub reason: Option<String>,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// What the service said, in Chinese.
+    pub zh: Option<String>,
 }
 
 /// A gRPC status code.
@@ -72,6 +74,7 @@ impl From<Status> for ClientError {
             field: None,
             reason: None,
             retry_after: None,
+            zh: None,
         };
         let details = pb::Status::decode(status.details()).unwrap_or_default().details;
         for detail in details {
@@ -99,6 +102,10 @@ impl ClientError {
                     self.field = Some(violation.subject);
                     self.reason = Some(violation.r#type);
                 }
+            }
+            Some("google.rpc.LocalizedMessage") => {
+                let found = pb::LocalizedMessage::decode(bytes).unwrap_or_default();
+                self.zh = Some(found.message);
             }
             Some("google.rpc.RetryInfo") => {
                 let found = pb::RetryInfo::decode(bytes).unwrap_or_default();
@@ -166,6 +173,8 @@ impl Client {
         /// `Gate.ReportAlternative`.
         report_alternative, gate_client, GateClient,
             ReportAlternativeRequest -> ReportAlternativeResponse;
+        /// `Notices.GetMessages`.
+        get_messages, notices_client, NoticesClient, GetMessagesRequest -> GetMessagesResponse;
         /// `Operator.ClearLockout`.
         clear_lockout, operator_client, OperatorClient,
             ClearLockoutRequest -> ClearLockoutResponse;

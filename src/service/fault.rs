@@ -11,8 +11,10 @@ use tonic::{Code, Status};
 use tonic_types::pb;
 use uuid::Uuid;
 
-use super::proto;
-use crate::consent::{ConsentRefusal, GateRefusal, MarkRefusal, PolicyError, RefusalKind};
+use super::{proto, words};
+use crate::consent::{
+    ConsentRefusal, GateRefusal, MarkRefusal, PolicyError, RefusalKind, zh_of_text,
+};
 use crate::engine::{
     ApplyError, EnrolError, FilingError, NoticeError, ProbeFault, RevokeError, VerifyError,
 };
@@ -39,6 +41,10 @@ pub(super) struct Fault {
     field: String,
     /// What was measured about the frames of a refused enrolment.
     quality: Vec<proto::Quality>,
+    /// The stable reason, where there is one.
+    reason: Option<&'static str>,
+    /// The message in Chinese, where the refusal has words of its own.
+    zh: Option<String>,
 }
 
 impl Fault {
@@ -50,7 +56,15 @@ impl Fault {
             retry_after: None,
             field: String::new(),
             quality: Vec::new(),
+            reason: None,
+            zh: None,
         }
+    }
+
+    /// The same with its words in Chinese.
+    fn in_chinese(mut self, zh: String) -> Self {
+        self.zh = Some(zh);
+        self
     }
 
     /// A field of the request is wrong.
@@ -84,6 +98,7 @@ impl Fault {
         let failure = pb::PreconditionFailure { violations: vec![violation] };
         this.details.push(any("google.rpc.PreconditionFailure", &failure));
         this.field = subject;
+        this.reason = Some(reason);
         this
     }
 
@@ -154,7 +169,13 @@ impl Fault {
         self.code
     }
 
-    pub(super) fn into_status(self) -> Status {
+    pub(super) fn into_status(mut self) -> Status {
+        let zh = self.zh.take().or_else(|| Some(words::zh(self.reason, self.code)?.to_owned()));
+        if let Some(message) = zh {
+            let locale = words::LANGUAGE.to_owned();
+            let words = pb::LocalizedMessage { locale, message };
+            self.details.push(any("google.rpc.LocalizedMessage", &words));
+        }
         let mut status = if self.details.is_empty() {
             Status::new(self.code, self.message)
         } else {
@@ -206,7 +227,10 @@ fn chain(fault: &dyn std::error::Error) -> String {
 
 /// A string field that is no valid identifier.
 pub(super) fn text(path: &'static str) -> impl Fn(InvalidText) -> Fault {
-    move |fault| Fault::field(path, fault)
+    move |fault| {
+        let zh = format!("{path}：{}", zh_of_text(fault.fault));
+        Fault::field(path, fault).in_chinese(zh)
+    }
 }
 
 impl From<GateRefusal> for Fault {
@@ -220,13 +244,14 @@ impl From<GateRefusal> for Fault {
             GateRefusal::NotWatched => "NOT_WATCHED",
             GateRefusal::Comparison(_) => "COMPARISON_FORBIDDEN",
         };
-        Self::refusal(refusal.kind(), reason, refusal.field(), &refusal)
+        Self::refusal(refusal.kind(), reason, refusal.field(), &refusal).in_chinese(refusal.zh())
     }
 }
 
 impl From<ConsentRefusal> for Fault {
     fn from(refusal: ConsentRefusal) -> Self {
         Self::refusal(refusal.kind(), "CONSENT", refusal.field, &refusal.fault)
+            .in_chinese(refusal.zh())
     }
 }
 
@@ -373,7 +398,7 @@ impl From<MarkRefusal> for Fault {
 
 impl From<PolicyError> for Fault {
     fn from(error: PolicyError) -> Self {
-        Self::refusal(error.kind(), "POLICY", "toml", &error)
+        Self::refusal(error.kind(), "POLICY", "toml", &error).in_chinese(error.zh())
     }
 }
 

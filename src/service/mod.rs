@@ -28,6 +28,7 @@ mod serving;
 mod shared;
 mod to_wire;
 mod wiped_body;
+mod words;
 
 /// The generated messages, clients and servers of package assent.v1.
 #[allow(

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::Rpc;
 use super::fault::{Fault, text};
 use super::proto::{self, notices_server::Notices};
 use super::shared::{Shared, observed};
+use super::{Rpc, words};
 use crate::types::{ControllerId, NoticeId, NoticeVersion};
 
 pub(super) struct NoticesService(Arc<Shared>);
@@ -37,6 +37,17 @@ impl Notices for NoticesService {
             let (notice, current) =
                 self.0.engine()?.notice(&controller, &notice, version.as_ref())?;
             Ok(proto::GetNoticeResponse { notice: Some(notice.into()), current })
+        })
+        .await
+    }
+
+    async fn get_messages(
+        &self,
+        request: Request<proto::GetMessagesRequest>,
+    ) -> Result<Response<proto::GetMessagesResponse>, Status> {
+        observed(Rpc::NoticesGetMessages, async {
+            self.0.admit(Rpc::NoticesGetMessages, &request)?;
+            Ok(words::messages())
         })
         .await
     }

@@ -210,6 +210,9 @@ async fn code_of(client: &Client, rpc: Rpc) -> &'static str {
         Rpc::NoticesGetNotice => {
             client.get_notice(proto::GetNoticeRequest::default()).await.map(drop)
         }
+        Rpc::NoticesGetMessages => {
+            client.get_messages(proto::GetMessagesRequest {}).await.map(drop)
+        }
         Rpc::NoticesGetRetentionPolicy => {
             client.get_retention_policy(proto::GetRetentionPolicyRequest::default()).await.map(drop)
         }
@@ -235,7 +238,7 @@ fn allowed(rpc: Rpc) -> Option<&'static [Role]> {
         | Rpc::OperatorExportAudit
         | Rpc::OperatorFilingStatus
         | Rpc::OperatorCollectEvidence => Some(&[Role::Operator, Role::Auditor]),
-        Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy => None,
+        Rpc::NoticesGetNotice | Rpc::NoticesGetRetentionPolicy | Rpc::NoticesGetMessages => None,
     }
 }
 
@@ -251,7 +254,8 @@ fn answer_to_nothing(rpc: Rpc) -> &'static str {
         | Rpc::OperatorBackup
         | Rpc::OperatorConfirmClock
         | Rpc::OperatorFilingStatus
-        | Rpc::OperatorRotateKeys => "OK",
+        | Rpc::OperatorRotateKeys
+        | Rpc::NoticesGetMessages => "OK",
         Rpc::GateVerify
         | Rpc::GateReportAlternative
         | Rpc::OperatorClearLockout

@@ -8,6 +8,7 @@ mod audit; // what the service says it did, checked without it; old copies of it
 mod backup; // backups fetched and restored by the program; nobody revoked comes back
 mod calibrate; // thresholds from labelled photos; margins; galleries that outgrow them
 mod cli; // the program's commands: what they print, and how they exit
+mod community; // the story of one deployment from its first day to its last, and its page
 mod compliance; // the page of rules, written from the tests' names; rules that no other file shows
 mod decommission; // the end of a deployment: everything gone, certified, never served again
 mod docs; // the documentation's examples are accepted, and what it names exists
