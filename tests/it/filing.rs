@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use assent::consent::{BeijingDay, Calendar};
+use assent::service::proto;
 use assent::types::Timestamp;
 use serde_json::Value;
 
 use crate::harness::{CONTROLLER, POLICY, Place, Service, embedded, enrolment, revoke_subject};
-use assent::service::proto;
 
 const USAGE: i32 = 64;
 const REFUSED: i32 = 65;
