@@ -852,6 +852,9 @@ const ENROLL: Strings<proto::EnrollRequest> = &[
 const VERIFY: Strings<proto::VerifyRequest> = &[
     ("gate_id", |r, s| r.gate_id = s),
     ("claimed_subject", |r, s| r.claimed_subject = s),
+    ("pad_report.method", |r, s| {
+        r.pad_report = Some(proto::PadReport { method: s, score: None });
+    }),
     ("embedding.model_contract", |r, s| {
         let face = proto::EmbeddingProbe { model_contract: s, ..face(1) };
         r.probe = Some(proto::verify_request::Probe::Embedding(face));
@@ -866,6 +869,12 @@ const REVOKE: Strings<proto::RevokeRequest> = &[
 ];
 
 const DESCRIBE: Strings<proto::DescribeSubjectRequest> =
+    &[("controller_id", |r, s| r.controller_id = s), ("subject_ref", |r, s| r.subject_ref = s)];
+
+const REPORT: Strings<proto::ReportAlternativeRequest> =
+    &[("gate_id", |r, s| r.gate_id = s), ("note", |r, s| r.note = s)];
+
+const CLEAR: Strings<proto::ClearLockoutRequest> =
     &[("controller_id", |r, s| r.controller_id = s), ("subject_ref", |r, s| r.subject_ref = s)];
 
 fn names<T>(strings: Strings<T>) -> BTreeSet<String> {
@@ -904,6 +913,8 @@ fn c2_d1_the_schema_has_no_other_strings_and_no_lists_of_purposes() {
     assert_eq!(names(VERIFY), strings_of("VerifyRequest"));
     assert_eq!(names(REVOKE), strings_of("RevokeRequest"));
     assert_eq!(names(DESCRIBE), strings_of("DescribeSubjectRequest"));
+    assert_eq!(names(REPORT), strings_of("ReportAlternativeRequest"));
+    assert_eq!(names(CLEAR), strings_of("ClearLockoutRequest"));
     let all = messages();
     let consent = all.iter().find(|m| m.name() == "ConsentRecord").unwrap();
     let repeated = field_descriptor_proto::Label::Repeated;
@@ -945,6 +956,24 @@ async fn d1_no_string_of_a_request_takes_a_personal_identifier() {
             };
             put(&mut request, id.to_owned());
             is_refused_without_repeating(client.describe_subject(request).await, path, id);
+        }
+        for (path, put) in REPORT {
+            let mut request = proto::ReportAlternativeRequest {
+                gate_id: OTHER_GATE.to_owned(),
+                method: proto::AlternativeMethod::Card.into(),
+                state: proto::AlternativeState::Up.into(),
+                ..proto::ReportAlternativeRequest::default()
+            };
+            put(&mut request, id.to_owned());
+            is_refused_without_repeating(client.report_alternative(request).await, path, id);
+        }
+        for (path, put) in CLEAR {
+            let mut request = proto::ClearLockoutRequest {
+                controller_id: CONTROLLER.to_owned(),
+                subject_ref: "resident-1".to_owned(),
+            };
+            put(&mut request, id.to_owned());
+            is_refused_without_repeating(client.clear_lockout(request).await, path, id);
         }
     }
     // The control: opaque references pass, those full of digits too.
