@@ -11,7 +11,8 @@ Exit codes:
   0   done; verify: MATCH
   1   some of a bulk enrolment was refused
   3   verify: NO_MATCH
-  4   verify: no decision about a person (NO_FACE, LOW_QUALITY, STALE_FRAME, ...)
+  4   verify: no decision about a person (NO_FACE, LOW_QUALITY, STALE_FRAME,
+      SPOOF_SUSPECTED, LOCKED_OUT)
   64  usage or configuration
   65  the service refused the request (invalid, or not allowed by policy)
   69  the service cannot be reached, or does not serve now

@@ -18,6 +18,7 @@ mod filing; // who has to file with the authority: from the first person to the 
 mod forensics; // what a face leaves in memory and files of the process: nothing
 mod full_disk; // a real file system that fills up: enrolment refused, revocation goes on
 mod harness; // services in this process and as child processes, clients, requests, faces
+mod histories; // random histories against a plain model: no match without a live consent
 mod hostile; // picture bombs, floods, late and abandoned requests
 mod kills; // kill -9 during enrolment, revocation and the start, at random times and at failpoints
 mod layers; // the table of ranks and what must be absent, read from the source
