@@ -252,10 +252,10 @@ fn list(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
         }
         return Ok(());
     }
-    for entry in fs::read_dir(path)? {
-        list(&entry?.path(), files)?;
-    }
-    Ok(())
+    let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
+    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    entries.iter().try_for_each(|entry| list(entry, files))
 }
 
 /// Overwrites and removes a file, or a directory with all in it. What a link points to stays.

@@ -148,9 +148,11 @@ fn check(page: &str, words: &[String]) {
                 words.join(" ")
             );
         } else if here.has_subcommands() {
-            here = here.find_subcommand(word).unwrap_or_else(|| {
-                panic!("{page}: `assent {}`: no command {word}", words.join(" "))
-            });
+            match here.find_subcommand(word) {
+                Some(command) => here = command,
+                None if here.get_positionals().next().is_some() => break,
+                None => panic!("{page}: `assent {}`: no command {word}", words.join(" ")),
+            }
         }
     }
 }

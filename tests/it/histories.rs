@@ -152,9 +152,9 @@ async fn c1_c3_c4_c7_no_random_history_leads_to_a_match_without_a_live_consent()
                 };
                 let tag = found.consent_tag.as_ref().unwrap();
                 assert_eq!((&*found.subject_ref, &*tag.scope), (&*subject, SCOPES[scope]));
-                let covered = model.held[&(person, scope)].iter().any(|held| {
-                    held.consent == tag.consent_id && held.record == found.record_id
-                });
+                let covered = model.held[&(person, scope)]
+                    .iter()
+                    .any(|held| held.consent == tag.consent_id && held.record == found.record_id);
                 assert!(covered, "step {step}: {} is not live", tag.consent_id);
                 matches += 1;
             }
