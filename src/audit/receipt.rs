@@ -15,6 +15,7 @@ const DECOMMISSION: &str = "assent/decommission-certificate/1";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// UTF-8 JSON.
+    #[serde(with = "as_text")]
     pub body: Vec<u8>,
     /// Ed25519 over `body`, 64 bytes.
     #[serde(with = "hex::serde")]
@@ -22,6 +23,19 @@ pub struct Receipt {
     /// The deployment's key.
     #[serde(with = "hex::serde")]
     pub public_key: [u8; PUBLIC_KEY_BYTES],
+}
+
+/// The body as the text that it is: a list of numbers would take three times the space.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, ser};
+
+    pub(super) fn serialize<S: Serializer>(body: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(std::str::from_utf8(body).map_err(ser::Error::custom)?)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        String::deserialize(from).map(String::into_bytes)
+    }
 }
 
 /// What a receipt is about.

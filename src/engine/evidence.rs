@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::Engine;
 use super::receipt::{Receipt, consent_statement};
 use crate::audit::{ExportWriter, Leaf, ReceiptKind};
-use crate::consent::{ConsentRecord, Policy};
+use crate::consent::{ConsentRecord, GatePass, Policy};
 use crate::crypto::Hasher;
 use crate::store::StoreError;
 use crate::types::{ControllerId, NoticeId, NoticeVersion, RecordId, SubjectRef, Timestamp};
@@ -281,7 +281,7 @@ impl Engine {
                 .collect::<Vec<_>>(),
             "gates": standing
                 .gates()
-                .map(|pass| pass.gate())
+                .map(GatePass::gate)
                 .filter(|gate| controllers.contains(&gate.controller))
                 .collect::<Vec<_>>(),
             "templates_held_in_all": status.index.live,

@@ -88,7 +88,6 @@ pub(super) fn consent_statement(record: &StoredRecord, policy: &Policy) -> Value
         "consent": consent,
         "model_contract": record.model,
         "enrolled_at": record.enrolled_at,
-        "withdrawal": WITHDRAWAL,
     })
 }
 

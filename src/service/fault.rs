@@ -39,9 +39,16 @@ pub(super) struct Fault {
     retry_after: Option<Duration>,
     /// The one field at fault, where there is one.
     field: String,
+    /// What few refusals have.
+    more: Option<Box<More>>,
+}
+
+/// What few refusals have.
+#[derive(Debug, Default)]
+struct More {
     /// What was measured about the frames of a refused enrolment.
     quality: Vec<proto::Quality>,
-    /// The stable reason, where there is one.
+    /// The stable reason.
     reason: Option<&'static str>,
     /// The message in Chinese, where the refusal has words of its own.
     zh: Option<String>,
@@ -55,15 +62,17 @@ impl Fault {
             details: Vec::new(),
             retry_after: None,
             field: String::new(),
-            quality: Vec::new(),
-            reason: None,
-            zh: None,
+            more: None,
         }
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
     }
 
     /// The same with its words in Chinese.
     fn in_chinese(mut self, zh: String) -> Self {
-        self.zh = Some(zh);
+        self.more().zh = Some(zh);
         self
     }
 
@@ -98,7 +107,7 @@ impl Fault {
         let failure = pb::PreconditionFailure { violations: vec![violation] };
         this.details.push(any("google.rpc.PreconditionFailure", &failure));
         this.field = subject;
-        this.reason = Some(reason);
+        this.more().reason = Some(reason);
         this
     }
 
@@ -170,7 +179,8 @@ impl Fault {
     }
 
     pub(super) fn into_status(mut self) -> Status {
-        let zh = self.zh.take().or_else(|| Some(words::zh(self.reason, self.code)?.to_owned()));
+        let More { reason, zh, .. } = self.more.take().map(|more| *more).unwrap_or_default();
+        let zh = zh.or_else(|| Some(words::zh(reason, self.code)?.to_owned()));
         if let Some(message) = zh {
             let locale = words::LANGUAGE.to_owned();
             let words = pb::LocalizedMessage { locale, message };
@@ -204,7 +214,7 @@ impl Fault {
             code: i32::from(self.code),
             message: self.message,
             field: self.field,
-            quality: self.quality,
+            quality: self.more.map(|more| more.quality).unwrap_or_default(),
         }
     }
 }
@@ -330,12 +340,13 @@ fn low_quality(quality: &[crate::types::Quality]) -> Fault {
         })
         .collect();
     let mut fault = Fault::precondition("LOW_QUALITY", "frames", frames.join("; "));
-    fault.quality = quality.iter().map(proto::Quality::from).collect();
+    let quality: Vec<proto::Quality> = quality.iter().map(proto::Quality::from).collect();
+    fault.more().quality.clone_from(&quality);
     let detail = proto::EnrollError {
         code: i32::from(fault.code),
         message: fault.message.clone(),
         field: fault.field.clone(),
-        quality: fault.quality.clone(),
+        quality,
     };
     fault.details.push(any("assent.v1.EnrollError", &detail));
     fault

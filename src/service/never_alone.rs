@@ -4,10 +4,12 @@
 use std::convert::Infallible;
 use std::task::{Context, Poll};
 
+use prost::Message as _;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::NamedService;
+use tonic_types::pb;
 
 use super::fault::Fault;
 use super::to_wire;
@@ -44,10 +46,16 @@ where
     }
 }
 
+/// Whether the error's details have ways in among them.
+fn names_other_ways(status: &Status) -> bool {
+    let details = pb::Status::decode(status.details()).unwrap_or_default().details;
+    details.iter().any(|detail| detail.type_url.ends_with("assent.v1.Alternatives"))
+}
+
 /// Adds the deployment's fallback to an error that names no way in.
 fn name_other_ways(headers: &mut http::HeaderMap) {
     let Some(status) = Status::from_header_map(headers) else { return };
-    if status.code() == tonic::Code::Ok || !status.details().is_empty() {
+    if status.code() == tonic::Code::Ok || names_other_ways(&status) {
         return;
     }
     let ways = to_wire::alternatives(&Alternatives::fallback(), Down::default());

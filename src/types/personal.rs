@@ -238,7 +238,7 @@ mod tests {
             let taken = (0..REFERENCES)
                 .filter(|n| personal_identifier(&kind(hash(*n))).is_some())
                 .count() as u64;
-            println!("{name}: {taken} of {REFERENCES} taken for a personal identifier");
+            eprintln!("{name}: {taken} of {REFERENCES} taken for a personal identifier");
             assert!(taken <= most, "{name}: {taken}");
         }
     }

@@ -478,3 +478,40 @@ async fn bench_measures_and_leaves_nobody_behind() {
     bench(&["--rate", "5", "--enrol", "0.5"]).says(USAGE, &["--consent"]);
     bench(&[]).says(USAGE, &["--callers"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_and_decisions_are_said_in_chinese_too() {
+    let desk = Desk::open().await;
+    desk.apply();
+    let alone = POLICY.split("[[gates.alternatives]]").next().unwrap();
+    let alone = desk.file("alone.toml", alone);
+    let said = |language: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+        command.args(["apply", &alone, "--server", &desk.server]).env("LC_ALL", language);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(REFUSED));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let (zh, en) = (said("zh_CN.UTF-8"), said("C.UTF-8"));
+    assert!(zh.contains("行：gates \"north-gate-1\"") && zh.contains("非人脸的通行方式"), "{zh}");
+    assert!(en.contains("\"north-gate-1\": alternatives: a gate needs at least one"), "{en}");
+
+    let target = assent::service::client::Target { url: desk.server.clone(), ..Default::default() };
+    let client = assent::service::client::Client::connect(&target).await.unwrap();
+    let request = assent::service::proto::GetMessagesRequest {};
+    let messages = client.get_messages(request).await.unwrap().messages;
+    let text = |name: &str, language: &str| {
+        let message = messages.iter().find(|message| message.name == name).unwrap();
+        message.texts.iter().find(|text| text.language == language).unwrap().text.clone()
+    };
+    assert!(text("DECISION_NO_MATCH", "en").contains("another way in"));
+    assert!(text("DECISION_NO_MATCH", "zh-CN").contains("其他方式"));
+    // A refusal without words of its own has those of its reason, and the ways in are there too.
+    let wrong = assent::service::proto::VerifyRequest {
+        gate_id: "no-such-gate".to_owned(),
+        ..crate::harness::verify_face(GATE, 1)
+    };
+    let refusal = client.verify(wrong).await.unwrap_err();
+    assert!(refusal.zh.unwrap().contains("没有这个通道"));
+    assert!(!refusal.alternatives.is_empty());
+}

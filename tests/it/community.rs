@@ -75,8 +75,11 @@ impl Story {
         if lines > 0 && printed.lines().count() > lines {
             shown.push("[...]");
         }
-        let shown = shown.into_iter().map(|line| format!("{line}\n")).collect::<String>();
-        let _ = write!(self.page, "\n```console\n$ assent {line}\n{shown}```\n");
+        let _ = writeln!(self.page, "\n```console\n$ assent {line}");
+        for line in shown {
+            let _ = writeln!(self.page, "{line}");
+        }
+        self.page.push_str("```\n");
         printed
     }
 }

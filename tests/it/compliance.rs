@@ -40,7 +40,8 @@ struct Rules {
 #[serde(deny_unknown_fields)]
 struct Rule {
     id: String,
-    rule: String,
+    #[serde(rename = "rule")]
+    asks: String,
     zh: String,
     source: String,
     behaviour: String,
@@ -116,11 +117,11 @@ fn every_rule_has_tests_and_the_page_names_each() {
     let Rules { rules } = toml::from_str(RULES).unwrap();
     let mut shown = shown();
     let mut page = HEAD.to_owned();
-    for Rule { id, rule, zh, source, behaviour } in &rules {
+    for Rule { id, asks, zh, source, behaviour } in &rules {
         let tests = shown.remove(id).unwrap_or_default();
-        assert!(!tests.is_empty(), "no test shows {id}: {rule}");
+        assert!(!tests.is_empty(), "no test shows {id}: {asks}");
         let tests = tests.into_iter().collect::<Vec<_>>().join("<br>");
-        let _ = writeln!(page, "| **{id}** {rule}<br>{zh} | {source} | {behaviour} | {tests} |");
+        let _ = writeln!(page, "| **{id}** {asks}<br>{zh} | {source} | {behaviour} | {tests} |");
     }
     assert!(shown.is_empty(), "tests are named after rules that are not listed: {shown:?}");
     let path = root().join("docs/compliance.md");

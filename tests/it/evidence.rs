@@ -18,6 +18,9 @@ const SUBJECT: &str = "resident-7";
 const NEIGHBOUR: &str = "resident-9";
 const REFUSED: i32 = 65;
 
+/// What an attacker makes of a file.
+type Spoil = fn(&str) -> String;
+
 async fn assent(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
     command.args(arguments).env_remove("ASSENT_SERVER");
@@ -150,15 +153,14 @@ async fn o4_evidence_verifies_offline_and_altered_evidence_does_not() {
     let other_key = ["evidence", "verify", folder, "--public-key", &wrong];
     ends(&assent(&other_key).await, REFUSED, "signed by");
 
-    type Spoil = fn(&str) -> String;
-    let spoils: [(&str, Spoil, &str); 5] = [
+    let attacks: [(&str, Spoil, &str); 5] = [
         ("statement.json", |text| text.replacen("resident-7", "resident-8", 1), "altered"),
         ("trail.jsonl", |text| text.replacen("\"match\"", "\"no_match\"", 1), "not the trail"),
         ("trail.jsonl", |text| text.lines().skip(1).collect(), "not the trail"),
         ("trail.jsonl", |_| String::new(), "not the trail"),
         ("statement.signature.json", |_| "{}".to_owned(), "signature"),
     ];
-    for (n, (name, spoil, said)) in spoils.into_iter().enumerate() {
+    for (n, (name, spoil, said)) in attacks.into_iter().enumerate() {
         let spoilt = place.path().join(format!("spoilt-{n}"));
         crate::harness::copy(&good, &spoilt);
         let text = fs::read_to_string(spoilt.join(name)).unwrap();

@@ -111,7 +111,7 @@ async fn c1_c3_c4_c7_no_random_history_leads_to_a_match_without_a_live_consent()
             3 => {
                 use proto::revoke_request::Target;
                 let own = model.held.get_mut(&(person, scope));
-                let one = own.and_then(|held| held.pop());
+                let one = own.and_then(Vec::pop);
                 let request = match (one, dice.below(3)) {
                     (None, _) | (_, 0) => {
                         for scope in 0..2 {

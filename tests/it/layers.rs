@@ -18,7 +18,17 @@ const TABLE: [(&str, u8, &[&str]); 15] = [
     (
         "engine",
         5,
-        &["pipeline", "index", "store", "audit", "consent", "types", "telemetry", "failpoint"],
+        &[
+            "pipeline",
+            "index",
+            "store",
+            "audit",
+            "crypto",
+            "consent",
+            "types",
+            "telemetry",
+            "failpoint",
+        ],
     ),
     // `pipeline` and `store` for what the error map reads, and the form in which frames come.
     ("service", 6, &["engine", "pipeline", "store", "consent", "types", "telemetry"]),
@@ -37,6 +47,7 @@ const TABLE: [(&str, u8, &[&str]); 15] = [
             "pipeline",
             "index",
             "store",
+            "audit",
             "crypto",
             "consent",
             "memory",

@@ -157,14 +157,14 @@ async fn collect(
     let evidence = Evidence::check(folder, None, None)?;
     let page = page::page(&evidence.statement, &evidence.events(folder)?);
     write(&folder.join(PAGE), page.as_bytes())?;
-    evidence.report(folder, json, false, false)
+    Ok(evidence.report(folder, json, false, false))
 }
 
 /// Checks what `collect` wrote, on any machine.
 fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     let key = public_key(args.public_key.as_deref())?;
     let evidence = Evidence::check(&args.folder, key.as_ref(), args.witness.as_deref())?;
-    evidence.report(&args.folder, json, key.is_some(), args.witness.is_some())
+    Ok(evidence.report(&args.folder, json, key.is_some(), args.witness.is_some()))
 }
 
 /// The signature beside a statement.
@@ -228,11 +228,11 @@ impl Evidence {
         Ok(events)
     }
 
-    fn report(&self, folder: &Path, json: bool, key_given: bool, witnessed: bool) -> Outcome {
+    fn report(&self, folder: &Path, json: bool, key_given: bool, witnessed: bool) -> Exit {
         if json {
             let said = serde_json::json!({ "statement": self.statement, "trail": self.trail });
             say!("{said:#}");
-            return Ok(Exit::Ok);
+            return Exit::Ok;
         }
         let statement = &self.statement;
         say!("the evidence in {} holds", folder.display());
@@ -255,7 +255,7 @@ impl Evidence {
             say!("  agrees with {agreed} checkpoint(s) of the witness");
         }
         say!("  to read    {}", folder.join(PAGE).display());
-        Ok(Exit::Ok)
+        Exit::Ok
     }
 }
 

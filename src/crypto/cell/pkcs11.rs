@@ -179,10 +179,10 @@ impl RootCell for TokenCell {
             self.place.said("destroying a key", self.session.destroy_object(object))?;
         }
         self.roots.clear();
-        match self.place.objects(&self.session, None)?.is_empty() {
-            true => Ok(()),
-            false => Err(self.place.wrong("the token keeps keys that it was told to destroy")),
+        if self.place.objects(&self.session, None)?.is_empty() {
+            return Ok(());
         }
+        Err(self.place.wrong("the token keeps keys that it was told to destroy"))
     }
 }
 
