@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::connection::{ConnectionArgs, read};
 use super::exit::{Exit, Failure};
 use super::{Outcome, output};
+use crate::service::client::ClientError;
 use crate::service::proto;
 
 /// `assent apply`.
@@ -25,20 +26,26 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
     let toml = String::from_utf8(read(&args.file)?)
         .map_err(|_not_text| Failure::new(Exit::Usage, "the file is not UTF-8 text"))?;
     let client = args.connection.connect().await?;
-    let request = proto::ApplyPolicyRequest { toml, dry_run: args.dry_run };
-    let response = client.apply_policy(request).await.map_err(|mut error| {
+    let refused = |mut error: ClientError| {
         // The field of the request is the file.
         if error.message.starts_with("toml: ") {
             error.message.drain(.."toml: ".len());
         }
         Failure::from(error).about(&args.file)
-    })?;
+    };
+    // First what would change, then the change.
+    let request = proto::ApplyPolicyRequest { toml, dry_run: true };
+    let mut response = client.apply_policy(request.clone()).await.map_err(refused)?;
+    if !json {
+        response.changes.iter().for_each(output::print_change);
+    }
+    if !args.dry_run {
+        let request = proto::ApplyPolicyRequest { dry_run: false, ..request };
+        response = client.apply_policy(request).await.map_err(refused)?;
+    }
     if json {
         output::print_json("ApplyPolicyResponse", &response);
     } else {
-        for change in &response.changes {
-            output::print_change(change);
-        }
         let done = if args.dry_run { "would apply" } else { "applied" };
         say!("{done}; revision {}", response.revision);
     }

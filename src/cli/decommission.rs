@@ -1,6 +1,6 @@
 //! `assent decommission`.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use clap::Args;
 use super::exit::{Exit, Failure};
 use super::serve::ServeArgs;
 use super::{Outcome, block_on};
-use crate::server::{Inventory, Order, decommission, inventory};
+use crate::server::{Decommissioned, Inventory, Order, decommission, inventory};
 use crate::service::{json, proto};
 
 /// Digits of the public key that confirm.
@@ -50,40 +50,52 @@ pub(super) fn run(args: &DecommissionArgs, json: bool) -> Outcome {
             format!("--confirm {confirm} names another deployment than this one, {digits}");
         return Err(Failure::new(Exit::Usage, message));
     }
+    let order = Order { by: by.clone(), trail: trail.clone(), certificate: output.clone() };
     let file = OpenOptions::new().write(true).create_new(true).open(output);
-    let mut file = file.map_err(|fault| Failure::usage(fault).about(output))?;
-    let order = Order { by: by.clone(), trail: trail.clone() };
+    let file = file.map_err(|fault| Failure::usage(fault).about(output))?;
     block_on(async {
-        let certified = decommission(&settings, &order).await;
-        let certificate = certified.map_err(|fault| {
+        let done = decommission(&settings, &order).await.map_err(|fault| {
             let _empty = std::fs::remove_file(output);
-            Failure::internal(fault)
-        })?;
-        let message = proto::Receipt::from(&certificate);
-        let value = json::to_json("Receipt", &message).unwrap_or_default();
-        let written = writeln!(file, "{value:#}").and_then(|()| file.sync_all());
-        written.map_err(|fault| {
             Failure::usage(fault)
-                .about(output)
-                .advise("the deployment is destroyed; its certificate is in the data directory")
         })?;
-        if json {
-            say!("{value:#}");
-        } else {
-            say!(
-                "{} records destroyed, keys first; the certificate is {}",
-                found.records,
-                output.display()
-            );
-            say!("  check it with `assent receipt verify {}`", output.display());
-            say!(
-                "  keep {} for three years (M9, M14): it is the only copy of the audit trail",
-                trail.display()
-            );
-            say!("  cancel the filing with the authority within 30 working days (M15)");
-        }
-        Ok(Exit::Ok)
+        report(&done, &order, found.records, file, json)
     })
+}
+
+fn report(
+    done: &Decommissioned,
+    order: &Order,
+    records: u64,
+    mut file: File,
+    json: bool,
+) -> Outcome {
+    let Order { certificate: output, trail, .. } = order;
+    let message = proto::Receipt::from(&done.certificate);
+    let value = json::to_json("Receipt", &message).unwrap_or_default();
+    let written = writeln!(file, "{value:#}").and_then(|()| file.sync_all());
+    written.map_err(|fault| {
+        Failure::usage(fault)
+            .about(output)
+            .advise("the deployment is destroyed; its certificate is in the data directory")
+    })?;
+    if json {
+        say!("{value:#}");
+    } else {
+        say!("{records} records destroyed, keys first; the certificate is {}", output.display());
+        say!("  check it with `assent receipt verify {}`", output.display());
+        say!(
+            "  keep {} for three years (M9, M14): it is the only copy of the audit trail",
+            trail.display()
+        );
+        say!("  cancel the filing with the authority within 30 working days (M15)");
+    }
+    if let Err(fault) = &done.marked {
+        eprintln!("assent: {fault}: the data directory does not say that it was decommissioned");
+    }
+    for file in &done.left {
+        eprintln!("assent: not wiped, and of no use to anybody without its keys: {file}");
+    }
+    Ok(if done.left.is_empty() && done.marked.is_ok() { Exit::Ok } else { Exit::Partial })
 }
 
 fn block_on_inventory(settings: &crate::config::Settings) -> Result<Inventory, Failure> {

@@ -117,7 +117,8 @@ impl From<ClientError> for Failure {
 
 /// Whether the user's language is Chinese.
 fn speaks_chinese() -> bool {
-    let language = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(std::env::var_os);
+    let language = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter();
+    let language = language.filter_map(std::env::var_os).find(|value| !value.is_empty());
     language.is_some_and(|language| language.to_string_lossy().starts_with("zh"))
 }
 

@@ -15,7 +15,10 @@ const MEASURES: [(&str, &str); 6] = [
         "每条记录单独密钥加密，并与同意绑定",
     ),
     ("erasure by destroying that key and overwriting the memory", "删除即销毁密钥并覆写内存"),
-    ("roles by client certificate (mutual TLS)", "双向 TLS 客户端证书与角色授权"),
+    (
+        "client certificates with roles (mutual TLS) for every caller that is not on the same machine",
+        "非本机调用须双向 TLS 客户端证书与角色授权",
+    ),
     ("signed audit chain of all changes and decisions", "全部变更与比对的签名审计链"),
     ("no call returns a template; no connection to the outside", "不提供模板导出，不主动外联"),
     ("encrypted backups; what was revoked does not come back", "备份加密，已撤回者不可恢复"),
@@ -81,7 +84,7 @@ fn record(
         },
         "retention_days_at_most": profile.max_retention_days,
         "erased_within_seconds": profile.erase_within_seconds,
-        "inactive_months": controller.get("inactive_months"),
+        "inactive_months": controller.get("inactive_months").cloned().unwrap_or_else(|| json!(profile.max_inactive_months)),
         "profile": status.profile,
         "deployment": status.deployment,
         "model": status.model_contract,
@@ -108,7 +111,7 @@ fn print(record: &Value) {
     );
     say!("- model / 模型: {}", text(&record["model"]));
     say!();
-    say!("| purpose / 目的 | scope / 范围 | templates / 人数 |");
+    say!("| purpose / 目的 | scope / 范围 | templates / 模板数 |");
     say!("|---|---|---|");
     for class in list(record, "processing") {
         say!(

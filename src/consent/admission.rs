@@ -144,6 +144,25 @@ impl Policy {
             .ok_or(refuse("controller_id", ConsentFault::UnknownController))
     }
 
+    /// Whether a record that was admitted before may be held under the rules in force (C5, C7, C8,
+    /// C9).
+    ///
+    /// # Errors
+    /// The first rule that stands against it.
+    pub fn check_held(&self, consent: &ConsentRecord) -> Result<(), ConsentRefusal> {
+        let profile = self.profile();
+        let max_days = profile.max_retention_days;
+        if consent.expires_at > consent.captured_at.plus_days(max_days) {
+            let fault = ConsentFault::RetentionTooLong { max_days };
+            return Err(refuse("consent.expires_at", fault));
+        }
+        if consent.subject_class == SubjectClass::Under14 && !profile.children_allowed {
+            return Err(refuse("consent.subject_class", ConsentFault::ChildrenNotAllowed));
+        }
+        check_basis(consent, profile)?;
+        self.check_offdevice(consent)
+    }
+
     /// C8: over the Internet only with a separate consent to that.
     fn check_offdevice(&self, consent: &ConsentRecord) -> Result<(), ConsentRefusal> {
         let internet = self.deployment().mode == DeploymentMode::Internet;

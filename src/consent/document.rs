@@ -12,9 +12,10 @@ use super::fields::{Fields, Lines, Place, objects};
 use super::gate::{
     Alternative, Alternatives, DEFAULT_MIN_EYE_DISTANCE_PX, Gate, HEARTBEAT_S, PlaceRule, PlaceType,
 };
-use super::notice::{Controller, Notice, NoticeText};
+use super::notice::{Controller, Notice, NoticeText, PublicText};
 use super::operating_point::ErrorRate;
 use super::refusal::{PolicyError, PolicyFault};
+use crate::types::{TextFault, personal_identifier};
 
 /// An object and where it stands.
 #[derive(Debug, Clone)]
@@ -155,15 +156,27 @@ impl Object for Assessment {
             purposes: fields.list("purposes")?,
             model: fields.required("model")?,
             document_sha256: fields.required("document_sha256")?,
-            lawfulness: fields.required("lawfulness")?,
-            impact: fields.required("impact")?,
-            risks: fields.required("risks")?,
-            safeguards: fields.required("safeguards")?,
+            lawfulness: impersonal(fields, "lawfulness")?,
+            impact: impersonal(fields, "impact")?,
+            risks: impersonal(fields, "risks")?,
+            safeguards: impersonal(fields, "safeguards")?,
         })
     }
 
     fn name(&self) -> String {
         format!("{}@{}", self.controller, self.version)
+    }
+}
+
+/// A text that names nobody (D1).
+fn impersonal(fields: &mut Fields<'_, '_>, name: &str) -> Result<PublicText, PolicyError> {
+    let text: PublicText = fields.required(name)?;
+    match personal_identifier(text.as_str()) {
+        None => Ok(text),
+        Some(found) => {
+            let message = TextFault::Personal(found).to_string();
+            Err(fields.refuse(name, PolicyFault::Invalid { message }))
+        }
     }
 }
 

@@ -35,7 +35,7 @@ use super::pass::GatePass;
 use super::policy::Policy;
 use super::profile::Profile;
 use super::record::Sha256;
-use crate::types::{ControllerId, Timestamp};
+use crate::types::{ControllerId, Timestamp, personal_identifier};
 
 /// Longest number of a filing, bytes.
 const NUMBER_BYTES: usize = 128;
@@ -75,18 +75,25 @@ pub struct FilingNumber(Box<str>);
 
 /// Not the number of a filing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("must be the number that the authority gave, 1 to 128 bytes without control characters")]
+#[error(
+    "must be the number that the authority gave, 1 to 128 bytes without control characters, and no \
+     person's number or address"
+)]
 pub struct InvalidNumber;
 
 impl FilingNumber {
     /// Parses the number; blanks around it do not count.
     ///
     /// # Errors
-    /// Blank, too long, or control characters.
+    /// Blank, too long, control characters, or a person's identifier.
     pub fn parse(text: &str) -> Result<Self, InvalidNumber> {
         let text = text.trim();
         let fits = (1..=NUMBER_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
-        if fits { Ok(Self(text.into())) } else { Err(InvalidNumber) }
+        // D1: nobody's telephone number gets into the audit trail as a filing's.
+        if fits && personal_identifier(text).is_none() {
+            return Ok(Self(text.into()));
+        }
+        Err(InvalidNumber)
     }
 
     /// The number.

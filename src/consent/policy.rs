@@ -225,17 +225,20 @@ impl Policy {
         AssessmentStanding::of(own, purpose, self.deployment.model.as_ref(), now)
     }
 
-    /// The newest impact assessment of the controller for `purpose` and the model in use.
+    /// The newest impact assessment of the controller for `purpose` and the model in use that is
+    /// concluded at `now`.
     #[must_use]
     pub fn assessment_of(
         &self,
         controller: &ControllerId,
         purpose: &Purpose,
+        now: Timestamp,
     ) -> Option<&Assessment> {
         let model = self.deployment.model.as_ref();
         let fits = |a: &&Assessment| {
             a.controller == *controller
                 && a.purposes.contains(purpose)
+                && (a.assessed_at <= now)
                 && model.is_none_or(|model| *model == a.model)
         };
         self.assessments().filter(fits).max_by_key(|a| a.assessed_at)

@@ -50,9 +50,9 @@ impl ConsentFault {
             Self::AssessmentForOtherModel => "影响评估针对的是另一个模型；请重新评估（办法第九条）",
             Self::BasisNotAllowed => "现行规则只接受同意作为合法性基础",
             Self::LegalReferenceMissing => "同意以外的合法性基础须写明法律依据",
-            Self::ChildrenNotAllowed => "现行规则不为未成年人登记",
+            Self::ChildrenNotAllowed => "现行规则不为不满十四周岁者登记",
             Self::NeededForChild => "不满十四周岁须有此项（办法第七条）",
-            Self::ForChildrenOnly => "仅用于未成年人的同意；请去掉此项",
+            Self::ForChildrenOnly => "仅用于不满十四周岁者的同意；请去掉此项",
         };
         words.to_owned()
     }
@@ -111,7 +111,7 @@ impl PolicyFault {
                 "至少一种替代方式须标明 accessible = true（办法第五条）"
             }
             Self::ForbiddenPlace(_) => "私密空间及未写明的场所不得设置（办法第十三条）",
-            Self::PublicPlace => "现行规则不允许在公共场所设置（办法第十三条）",
+            Self::PublicPlace => "现行规则不允许在公共场所设置",
             Self::PublicPurpose { allowed } => {
                 return format!("公共场所仅允许：{}（办法第十三条）", allowed.join("、"));
             }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::consent::{AlternativeMethod, Alternatives, Down, GatePass, GateRefusal, Policy};
-use crate::store::{Fact, FactKind, Store, StoreError};
+use crate::store::{Fact, FactKind, Facts, StoreError};
 use crate::types::{GateId, ShortText, Timestamp};
 
 /// One of a gate's alternatives: its kind, and which of that kind, from 0.
@@ -133,10 +133,10 @@ pub(super) struct Watch {
 
 impl Watch {
     /// What the store remembers.
-    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
+    pub(super) fn load(facts: &mut Facts) -> Result<Self, StoreError> {
         let mut beats: HashMap<GateId, HashMap<Way, Beat>> = HashMap::new();
         let since = Instant::now();
-        for (_, saved) in store.facts::<SavedBeat>(FactKind::Heartbeat).await? {
+        for (_, saved) in facts.take::<SavedBeat>(FactKind::Heartbeat)? {
             let SavedBeat { gate, way, state, heard_at, note } = saved;
             let beat = Beat { state, heard_at, note, since, unsaved: false };
             beats.entry(gate).or_default().insert(way, beat);
@@ -184,6 +184,12 @@ impl Watch {
             }
         }
         seen
+    }
+
+    /// The store was not told: everything is to be said once more.
+    fn tell_all_again(&self) {
+        let mut beats = self.beats();
+        beats.values_mut().flat_map(HashMap::values_mut).for_each(|beat| beat.unsaved = true);
     }
 
     /// What the store has to be told, marked as told; beats that nobody watches any more are gone.
@@ -248,7 +254,7 @@ impl Engine {
         let (_, every) = place_of(&pass, way).ok_or(GateRefusal::NotWatched)?;
         let beat = Beat {
             state: if up { WayState::Up } else { WayState::Down },
-            heard_at: Some(Timestamp::now()),
+            heard_at: Some(self.now()),
             note,
             since: Instant::now(),
             unsaved: true,
@@ -271,9 +277,16 @@ impl Engine {
     /// Tells the store what was heard of alternatives since the last time.
     ///
     /// # Errors
-    /// The store; what it was not told is told with the next heartbeat.
+    /// The store; it is told everything the next time.
     pub async fn save_heartbeats(&self) -> Result<(), StoreError> {
         let facts = self.watch.changes(&self.policy())?;
-        if facts.is_empty() { Ok(()) } else { self.store.remember(facts, None).await }
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let told = self.store.remember(facts, None).await;
+        if told.is_err() {
+            self.watch.tell_all_again();
+        }
+        told
     }
 }

@@ -15,12 +15,12 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Engine;
-use crate::store::{AuditEvent, Fact, FactKind, Store, StoreError};
+use crate::store::{AuditEvent, Fact, FactKind, Facts, StoreError};
 use crate::types::Timestamp;
 
 const MARK: &str = "mark";
@@ -65,20 +65,25 @@ pub(super) struct Clock {
 
 struct State {
     /// A time that was trusted, and when the monotonic clock saw it.
-    anchor: (Timestamp, Instant),
+    anchor: (Timestamp, Duration),
     skew_ms: i64,
-    kept: Option<Instant>,
+    kept: Option<Duration>,
 }
 
 impl Clock {
     /// Goes on from the mark that the store remembers.
-    pub(super) async fn open(store: &Store) -> Result<Self, StoreError> {
-        let mark = store.facts::<Mark>(FactKind::Clock).await?;
+    pub(super) fn open(facts: &mut Facts) -> Result<Self, StoreError> {
+        let mark = facts.take::<Mark>(FactKind::Clock)?;
         let mark = mark.into_iter().find(|(name, _)| name == MARK).map(|(_, mark)| mark.at);
-        Ok(Self::after(mark, system(), Instant::now()))
+        let clock = Self::after(mark, system(), boot_time());
+        let skew_ms = clock.state().skew_ms;
+        if skew_ms != 0 {
+            tell_distrust(skew_ms);
+        }
+        Ok(clock)
     }
 
-    fn after(mark: Option<Timestamp>, system: Timestamp, instant: Instant) -> Self {
+    fn after(mark: Option<Timestamp>, system: Timestamp, instant: Duration) -> Self {
         let mark = mark.unwrap_or(system);
         let ahead = system.ms_since(mark);
         let follows = (0..=DOWN_MS).contains(&ahead);
@@ -99,10 +104,10 @@ impl Clock {
     }
 
     /// Compares the clocks; the skew where it changed between trusted and not.
-    fn observe(&self, system: Timestamp, instant: Instant) -> Option<i64> {
+    fn observe(&self, system: Timestamp, instant: Duration) -> Option<i64> {
         let mut state = self.state();
         let (anchor, since) = state.anchor;
-        let elapsed = instant.saturating_duration_since(since).as_millis();
+        let elapsed = instant.saturating_sub(since).as_millis();
         let expected = anchor.plus_ms(i64::try_from(elapsed).unwrap_or(i64::MAX));
         let skew_ms = system.ms_since(expected);
         let was_trusted = state.skew_ms == 0;
@@ -118,7 +123,7 @@ impl Clock {
     }
 
     /// Takes the system's clock at its word.
-    fn confirm(&self, system: Timestamp, instant: Instant) {
+    fn confirm(&self, system: Timestamp, instant: Duration) {
         let mut state = self.state();
         state.anchor = (system, instant);
         (state.skew_ms, state.kept) = (0, None);
@@ -126,9 +131,9 @@ impl Clock {
     }
 
     /// Whether the mark is to be written.
-    fn is_due(&self, instant: Instant) -> bool {
+    fn is_due(&self, instant: Duration) -> bool {
         let mut state = self.state();
-        let due = state.kept.is_none_or(|kept| instant.duration_since(kept) >= KEEP_EVERY);
+        let due = state.kept.is_none_or(|kept| instant.saturating_sub(kept) >= KEEP_EVERY);
         if due {
             state.kept = Some(instant);
         }
@@ -144,11 +149,33 @@ impl Clock {
     }
 }
 
+fn tell_distrust(skew_ms: i64) {
+    tracing::error!(
+        skew_ms,
+        "the system's clock is not where it should be: nothing is erased for expiry until it is, \
+         or `assent clock confirm` says that it is right"
+    );
+}
+
+/// Time since the machine was started, its pauses included.
+fn boot_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
 impl Engine {
     /// The time that consents end by.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// The newest time that was trusted, a second ago at most while the clock is trusted: for what
+    /// outlives the decision.
+    #[must_use]
+    pub fn trusted_now(&self) -> Timestamp {
+        self.clock.mark()
     }
 
     /// How the system's clock stands.
@@ -162,18 +189,14 @@ impl Engine {
     /// # Errors
     /// The mark could not be written.
     pub async fn watch_clock(&self) -> Result<ClockStatus, StoreError> {
-        let instant = Instant::now();
+        let instant = boot_time();
         match self.clock.observe(system(), instant) {
             Some(0) => tracing::info!("the system's clock is trusted again"),
-            Some(skew_ms) => tracing::error!(
-                skew_ms,
-                "the system's clock jumped: nothing is erased for expiry until it is right again, \
-                 or `assent clock confirm` says that it is"
-            ),
+            Some(skew_ms) => tell_distrust(skew_ms),
             None => {}
         }
         if self.clock.is_due(instant) {
-            self.keep_mark(None).await?;
+            self.keep_mark().await?;
         }
         Ok(self.clock.status())
     }
@@ -181,18 +204,27 @@ impl Engine {
     /// Takes the system's clock as it is, on an operator's word; the audit trail says so.
     ///
     /// # Errors
-    /// The store; the clock is trusted in this process all the same.
+    /// The store; the clock is as trusted as before.
     pub async fn confirm_clock(&self) -> Result<ClockStatus, StoreError> {
-        let (system, before) = (system(), self.clock.status());
-        self.clock.confirm(system, Instant::now());
-        let (at, skew_ms) = (system, before.skew_ms);
-        self.keep_mark(Some(&AuditEvent::ClockConfirmed { at, skew_ms })).await?;
+        let (at, skew_ms) = (system(), self.clock.status().skew_ms);
+        // First the trail says so, then something is erased by it.
+        self.write_mark(at, Some(&AuditEvent::ClockConfirmed { at, skew_ms })).await?;
+        self.clock.confirm(at, boot_time());
         Ok(self.clock.status())
     }
 
-    pub(super) async fn keep_mark(&self, event: Option<&AuditEvent<'_>>) -> Result<(), StoreError> {
-        let mark = Mark { at: self.clock.mark() };
-        self.store.remember(vec![Fact::new(FactKind::Clock, MARK, &mark)?], event).await
+    /// Writes how far time has come.
+    pub(super) async fn keep_mark(&self) -> Result<(), StoreError> {
+        self.write_mark(self.clock.mark(), None).await
+    }
+
+    async fn write_mark(
+        &self,
+        at: Timestamp,
+        event: Option<&AuditEvent<'_>>,
+    ) -> Result<(), StoreError> {
+        let mark = Fact::new(FactKind::Clock, MARK, &Mark { at })?;
+        self.store.remember(vec![mark], event).await
     }
 }
 
@@ -229,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_runs_is_followed() {
-        let start = Instant::now();
+        let start = boot_time();
         let clock = Clock::after(None, noon(), start);
         for second in 1..=600 {
             // A millisecond of jitter each way does not make time run away.
@@ -244,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_does_not_take_time_back() {
-        let start = Instant::now();
+        let start = boot_time();
         let clock = Clock::after(None, noon(), start);
         let back = noon().plus_ms(-DAY_MS);
         let told = clock.observe(back, start + Duration::from_secs(10));
@@ -260,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumps_ahead_is_not_trusted_until_it_is_confirmed_or_corrected() {
-        let start = Instant::now();
+        let start = boot_time();
         for confirmed in [false, true] {
             let clock = Clock::after(None, noon(), start);
             let ahead = noon().plus_ms(400 * DAY_MS);
@@ -283,7 +315,7 @@ mod tests {
 
     #[test]
     fn after_a_restart_time_goes_on_from_the_mark() {
-        let start = Instant::now();
+        let start = boot_time();
         for (down_ms, trusted) in
             [(0, true), (DAY_MS, true), (8 * DAY_MS, false), (-1, false), (-DAY_MS, false)]
         {
@@ -302,7 +334,7 @@ mod tests {
         fn without_a_confirmation_the_mark_only_goes_on(
             steps in prop::collection::vec((-3 * DAY_MS..3 * DAY_MS, 1_u64..100), 1..50),
         ) {
-            let (start, mut elapsed) = (Instant::now(), Duration::ZERO);
+            let (start, mut elapsed) = (boot_time(), Duration::ZERO);
             let clock = Clock::after(None, noon(), start);
             let mut before = clock.mark();
             let mut looks = 0;

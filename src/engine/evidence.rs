@@ -65,6 +65,7 @@ struct Entry<'a> {
     event: Cow<'a, str>,
     at: Option<Timestamp>,
     subject: Option<SubjectRef>,
+    controller: Option<ControllerId>,
     consent: Option<ConsentRecord>,
     record: Option<RecordId>,
     #[serde(default)]
@@ -89,8 +90,9 @@ impl Seen {
                 entry.at.is_some_and(|at| (*from <= at) && (at < *until))
             }
             EvidenceAbout::Subject { controller, subject } => {
+                let of = entry.consent.as_ref().map(|consent| &consent.controller);
                 let own = entry.subject.as_ref() == Some(subject)
-                    && entry.consent.as_ref().is_some_and(|c| c.controller == *controller);
+                    && of.or(entry.controller.as_ref()) == Some(controller);
                 if let (true, Some(record), Some(consent)) = (own, entry.record, &entry.consent) {
                     self.records.insert(record);
                     self.consents.insert(record, consent.clone());
@@ -236,6 +238,8 @@ impl Engine {
     async fn evidence_statement(&self, seen: Seen, trail: &Value) -> Result<Receipt, StoreError> {
         let Seen { about, mut consents, events, records } = seen;
         let standing = self.policy();
+        let is_about_a_subject = matches!(about, EvidenceAbout::Subject { .. });
+        let ever = is_about_a_subject.then_some(records.len());
         let (now, status) = (self.now(), self.status());
         let mut held = Vec::new();
         if let EvidenceAbout::Subject { controller, subject } = &about {
@@ -272,7 +276,7 @@ impl Engine {
             "model_contract": status.pack.contract,
             "controllers": controllers.iter().map(|id| standing.controller(id)).collect::<Vec<_>>(),
             "held": held,
-            "records_ever": records.len(),
+            "records_ever": ever,
             "consents": consents.iter().map(consent).collect::<Vec<_>>(),
             "notices": notices(&standing, consents.values()),
             "assessments": standing

@@ -17,7 +17,7 @@ use crate::consent::{
     BeijingDay, Calendar, FilingDuty, FilingMark, FilingNumber, FilingRecord, FilingRules,
     FilingState, Holding, MarkRefusal, Sha256, material,
 };
-use crate::store::{AuditEvent, Fact, FactKind, Store, StoreError};
+use crate::store::{AuditEvent, Fact, FactKind, Facts, StoreError};
 use crate::types::{ControllerId, Revision, Timestamp};
 
 /// What the engine knows about filings.
@@ -86,8 +86,8 @@ pub enum FilingError {
 
 impl Filings {
     /// What the store remembers.
-    pub(super) async fn of(store: &Store, calendar: Calendar) -> Result<Self, StoreError> {
-        let facts = store.facts::<FilingRecord>(FactKind::Filing).await?;
+    pub(super) fn of(facts: &mut Facts, calendar: Calendar) -> Result<Self, StoreError> {
+        let facts = facts.take::<FilingRecord>(FactKind::Filing)?;
         let named = facts.into_iter().map(|(name, record)| {
             let controller = ControllerId::parse(name).ok();
             controller.map(|id| (id, record)).ok_or(StoreError::Malformed { what: "filing" })
@@ -139,7 +139,7 @@ impl Engine {
         let mut book = self.filings.book.lock().await;
         if let Some(rules) = &rules {
             for controller in policy.controllers().map(|c| &c.id) {
-                let holding = book.holding(&policy, &persons, controller, self.now());
+                let holding = book.holding(&policy, &persons, controller, self.trusted_now());
                 book.look(controller, rules, holding);
             }
             self.write_down(&mut book, rules).await;
@@ -180,7 +180,7 @@ impl Engine {
         let no_duty = || MarkRefusal::NoSuchDuty(policy.profile().name.clone());
         let rules = FilingRules::of(policy.profile()).ok_or_else(no_duty)?;
         let mut book = self.filings.book.lock().await;
-        let holding = book.holding(&policy, &self.persons(), &controller, self.now());
+        let holding = book.holding(&policy, &self.persons(), &controller, self.trusted_now());
         let on = on.unwrap_or_else(|| BeijingDay::of(holding.now));
         let record = book.record(&controller).mark(mark, number.clone(), on, holding)?;
         let event = AuditEvent::FilingMarked {
@@ -202,24 +202,31 @@ impl Engine {
     /// Writes down what is not; what cannot be now is tried again at the next look.
     async fn write_down(&self, book: &mut Book, rules: &FilingRules) {
         let Book { records, unwritten, .. } = book;
-        for (controller, (duty, persons)) in std::mem::take(unwritten) {
+        // Each leaves the list only when it is written: a caller may go away in between.
+        for (controller, (duty, persons)) in unwritten.clone() {
             let record = records.get(&controller).cloned().unwrap_or_default();
             let state = record.state(rules, persons, &self.filings.calendar);
-            let Some((at, deadline)) = state.duty() else { continue };
+            let Some((at, deadline)) = state.duty() else {
+                unwritten.remove(&controller);
+                continue;
+            };
             let deadline = deadline.as_ref().ok().copied();
             let event =
                 AuditEvent::FilingDue { at, controller: &controller, duty, persons, deadline };
             match self.remember_filing(&controller, &record, &event).await {
-                Ok(()) => tracing::warn!(
-                    %controller, persons, ?duty, ?deadline,
-                    "a controller has to file with the authority; `assent filing status` says more"
-                ),
+                Ok(()) => {
+                    tracing::warn!(
+                        %controller, persons, ?duty, ?deadline,
+                        "a controller has to file with the authority; `assent filing status` \
+                         says more"
+                    );
+                    unwritten.remove(&controller);
+                }
                 Err(fault) => {
                     if !matches!(fault, StoreError::LowOnSpace) {
                         let fault = &fault as &dyn std::error::Error;
                         tracing::error!(fault, %controller, "a duty to file is not written down");
                     }
-                    unwritten.insert(controller, (duty, persons));
                 }
             }
         }

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //! - A record's use is remembered at most some seconds after it; a record that was never used
-//!   counts from the month of its consent.
+//!   counts from the month of its consent, or the one in which the limit began, if that is later.
 //! - What is remembered of a record goes when the record goes.
 
 use std::collections::{HashMap, HashSet};
@@ -16,10 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::revoke::RevokeError;
+use crate::consent::Policy;
 use crate::index::Match;
-use crate::store::{Fact, FactKind, RevocationCause, Store, StoreError};
-use crate::types::{RecordId, Timestamp};
+use crate::store::{Fact, FactKind, Facts, RevocationCause, StoreError};
+use crate::types::{ControllerId, RecordId, Timestamp};
 
+/// Begins the name of a fact about a controller's limit; no record's id does.
+const LIMIT: &str = "limit of ";
 /// Records that one sweep takes at once.
 const SWEEP_BATCH: usize = 1_000;
 
@@ -47,16 +50,24 @@ struct Months {
     used: HashMap<RecordId, Month>,
     /// Those that the store does not have so.
     changed: HashSet<RecordId>,
+    /// Since which month a controller's limit is known here: nobody's use was noted before.
+    limited: HashMap<ControllerId, Month>,
 }
 
 impl LastUse {
     /// What the store remembers, less what is not `held` any more.
-    pub(super) async fn open(
-        store: &Store,
+    pub(super) fn open(
+        facts: &mut Facts,
         held: impl Fn(RecordId) -> bool,
     ) -> Result<Self, StoreError> {
         let mut months = Months::default();
-        for (name, month) in store.facts::<Month>(FactKind::LastUse).await? {
+        for (name, month) in facts.take::<Month>(FactKind::LastUse)? {
+            if let Some(controller) = name.strip_prefix(LIMIT) {
+                let malformed = StoreError::Malformed { what: "last use" };
+                let controller = controller.parse().map_err(|_unparsed| malformed)?;
+                months.limited.insert(controller, month);
+                continue;
+            }
             let malformed = StoreError::Malformed { what: "last use" };
             let record = name.parse::<RecordId>().map_err(|_unparsed| malformed)?;
             if held(record) {
@@ -88,10 +99,6 @@ impl LastUse {
         }
     }
 
-    fn month(&self, record: RecordId) -> Option<Month> {
-        self.months().used.get(&record).copied()
-    }
-
     fn months(&self) -> MutexGuard<'_, Months> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +109,7 @@ impl Engine {
     pub(super) fn note_use(&self, found: &Match) {
         let controller = &found.tag().class.controller;
         if self.policy().inactive_months(controller).is_some() {
-            self.last_use.used(found.record(), self.now());
+            self.last_use.used(found.record(), self.trusted_now());
         }
     }
 
@@ -136,12 +143,17 @@ impl Engine {
     /// # Errors
     /// See [`RevokeError`]; what is left is taken by the next sweep.
     pub async fn sweep_inactive(self: &Arc<Self>) -> Result<usize, RevokeError> {
-        let (policy, this_month) = (self.policy(), Month::of(self.now()));
+        let (policy, this_month) = (self.policy(), Month::of(self.trusted_now()));
+        self.begin_limits(&policy, this_month).await.map_err(RevokeError::Unread)?;
         let (mut idle, mut watched) = (Vec::new(), HashSet::new());
         for controller in policy.controllers() {
             let Some(limit) = policy.inactive_months(&controller.id) else { continue };
-            for (record, granted_at) in self.index.records_of_controller(&controller.id) {
-                let last = self.last_use.month(record).unwrap_or_else(|| Month::of(granted_at));
+            let held = self.index.records_of_controller(&controller.id);
+            let months = self.last_use.months();
+            let began = months.limited.get(&controller.id).copied().unwrap_or(this_month);
+            for (record, granted_at) in held {
+                let used = months.used.get(&record).copied();
+                let last = used.unwrap_or_else(|| Month::of(granted_at)).max(began);
                 if this_month.since(last) >= limit {
                     idle.push(record);
                 } else {
@@ -161,6 +173,32 @@ impl Engine {
         }
         self.last_use.forget(&unwatched);
         Ok(erased)
+    }
+}
+
+impl Engine {
+    /// Notes which controllers have had a limit since when, and forgets those that have none.
+    async fn begin_limits(&self, policy: &Policy, this_month: Month) -> Result<(), StoreError> {
+        let limited = |id: &ControllerId| policy.inactive_months(id).is_some();
+        let (mut begun, mut ended) = (Vec::new(), Vec::new());
+        {
+            let months = self.last_use.months();
+            let now = policy.controllers().map(|c| &c.id).filter(|id| limited(id));
+            begun.extend(now.filter(|id| !months.limited.contains_key(*id)).cloned());
+            ended.extend(months.limited.keys().filter(|id| !limited(id)).cloned());
+        }
+        let name = |id: &ControllerId| format!("{LIMIT}{id}");
+        let new = begun.iter().map(|id| Fact::new(FactKind::LastUse, name(id), &this_month));
+        let gone = ended.iter().map(|id| Ok(Fact::gone(FactKind::LastUse, name(id))));
+        let facts = new.chain(gone).collect::<Result<Vec<_>, _>>()?;
+        if facts.is_empty() {
+            return Ok(());
+        }
+        self.store.remember(facts, None).await?;
+        let mut months = self.last_use.months();
+        months.limited.extend(begun.into_iter().map(|id| (id, this_month)));
+        months.limited.retain(|id, _| !ended.contains(id));
+        Ok(())
     }
 }
 
@@ -191,6 +229,6 @@ mod tests {
         uses.months().changed.clear();
         uses.forget(&[record, RecordId::from_bytes([2; 16])]);
         assert_eq!(uses.months().changed.len(), 1, "of the one that was remembered");
-        assert_eq!(uses.month(record), None);
+        assert!(uses.months().used.is_empty());
     }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use crate::consent::GatePass;
-use crate::store::{AuditEvent, Fact, FactKind, Store, StoreError};
+use crate::store::{AuditEvent, Fact, FactKind, Facts, Store, StoreError};
 use crate::types::{ControllerId, SubjectRef, Timestamp};
 
 /// The first wait.
@@ -173,8 +173,8 @@ impl Drop for Attempt<'_> {
 
 impl Lockouts {
     /// The counts that the store holds.
-    pub(super) async fn load(store: &Store) -> Result<Self, StoreError> {
-        let facts = store.facts::<Count>(FactKind::Lockout).await?;
+    pub(super) fn load(facts: &mut Facts) -> Result<Self, StoreError> {
+        let facts = facts.take::<Count>(FactKind::Lockout)?;
         let named = facts.into_iter().filter_map(|(name, count)| {
             let mut bytes = Name::default();
             hex::decode_to_slice(name, &mut bytes).ok().map(|()| (bytes, count))
@@ -253,6 +253,8 @@ impl Lockouts {
         if counts.is_empty() && gone.is_empty() {
             return Ok(());
         }
+        // Whoever waits for this may go away: then the store is told the next time.
+        let mut telling = Telling { lockouts: self, counts: &counts, gone: &gone, told: false };
         let kept = counts
             .iter()
             .map(|(name, count)| Fact::new(FactKind::Lockout, hex::encode(name), count));
@@ -261,10 +263,24 @@ impl Lockouts {
             Ok(facts) => store.remember(facts, None).await,
             Err(fault) => Err(fault),
         };
-        if outcome.is_err() {
-            self.untold(&counts, &gone);
-        }
+        telling.told = outcome.is_ok();
         outcome
+    }
+}
+
+/// What the store is being told; unless it was, it is still to be said.
+struct Telling<'a> {
+    lockouts: &'a Lockouts,
+    counts: &'a [(Name, Count)],
+    gone: &'a [Name],
+    told: bool,
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        if !self.told {
+            self.lockouts.untold(self.counts, self.gone);
+        }
     }
 }
 
@@ -276,7 +292,7 @@ impl Engine {
         subject: &SubjectRef,
     ) -> Result<Attempt<'_>, Duration> {
         let name = self.store.blind_name(&pass.gate().controller, subject);
-        self.lockouts.begin(name, pass.lockout_after(), self.now())
+        self.lockouts.begin(name, pass.lockout_after(), self.trusted_now())
     }
 
     /// Tells the store which counts of failed attempts changed; durable on return.
@@ -284,12 +300,12 @@ impl Engine {
     /// # Errors
     /// The store; what it was not told is told the next time.
     pub async fn save_lockouts(&self) -> Result<(), StoreError> {
-        self.lockouts.save(&self.store, self.now()).await
+        self.lockouts.save(&self.store, self.trusted_now()).await
     }
 
     /// Subjects whose face waits now.
     pub(super) fn locked_subjects(&self) -> usize {
-        self.lockouts.locked(self.now())
+        self.lockouts.locked(self.trusted_now())
     }
 
     /// A subject was revoked: nothing is remembered of attempts at it. The store's row, which does
@@ -314,10 +330,11 @@ impl Engine {
         if !self.lockouts.knows(&name) {
             return Ok(false);
         }
-        let at = Timestamp::now();
-        self.store.note(&AuditEvent::LockoutCleared { at, caller, controller, subject }).await?;
+        let at = self.now();
+        let event = AuditEvent::LockoutCleared { at, caller, controller, subject };
+        let gone = Fact::gone(FactKind::Lockout, hex::encode(name));
+        self.store.remember(vec![gone], Some(&event)).await?;
         self.lockouts.forget(&name);
-        self.save_lockouts().await?;
         Ok(true)
     }
 }

@@ -24,6 +24,7 @@ mod operating_point;
 mod policy;
 mod receipt;
 mod revoke;
+mod rules;
 mod snapshot;
 mod status;
 mod verdict;
@@ -53,7 +54,9 @@ pub use status::{EngineStatus, GatePlan, Held};
 pub use verdict::{Decision, PadReport, PadVerdict, Timings, Verdict, VerifyCommand, VerifyError};
 
 use self::snapshot::Loaded;
-use crate::consent::{Calendar, Calibration, Deployment, DeploymentMode, Policy, Profile};
+use crate::consent::{
+    Calendar, Calibration, ConsentRefusal, Deployment, DeploymentMode, Policy, Profile,
+};
 use crate::index::{Care, Index, IndexError, SavedLinks};
 use crate::pipeline::{Frame, Pipeline};
 use crate::store::{OpenedRecord, Store, StoreError};
@@ -153,6 +156,22 @@ pub enum OpenError {
     /// The stored policy is not valid under this profile.
     #[error("the stored policy could not be read: {0}")]
     Policy(String),
+    /// Records are held that the rules in force do not allow.
+    #[error(
+        "under profile {profile} and in this deployment {records} of the records that are held may \
+         not be held; the first is {record}: {refusal}. Start under the rules that they were \
+         enrolled under, withdraw them, and change the rules then"
+    )]
+    Rules {
+        /// The profile in force.
+        profile: String,
+        /// How many.
+        records: u64,
+        /// One of them.
+        record: RecordId,
+        /// What stands against it.
+        refusal: ConsentRefusal,
+    },
     /// The model pack's calibration table is not usable.
     #[error("the model pack's calibration could not be read: {0}")]
     Calibration(String),
@@ -173,10 +192,11 @@ impl Engine {
         let calibration = calibration(&pipeline)?;
         let model = Some(pipeline.pack().contract.clone());
         let empty = Policy::under(profile).within(Deployment { mode, model });
-        let clock = clock::Clock::open(&store).await?;
+        let mut facts = store.facts().await?;
+        let clock = clock::Clock::open(&mut facts)?;
         let standing =
             policy::stored(&store, empty, &calibration, pipeline.judges_liveness()).await?;
-        let filings = filing::Filings::of(&store, calendar).await?;
+        let filings = filing::Filings::of(&mut facts, calendar)?;
         let index = Arc::new(index);
         let Loaded { report, restored, links, revision: started_from } =
             snapshot::load(&store, &index, snapshot.as_deref()).await?;
@@ -185,15 +205,16 @@ impl Engine {
             tracing::warn!(%record, %reason, "record quarantined");
         }
         let last_use =
-            last_use::LastUse::open(&store, |record| index.describe(record).is_some()).await?;
+            last_use::LastUse::open(&mut facts, |record| index.describe(record).is_some())?;
+        rules::check(&store, &index, &standing, &mut facts).await?;
         tracing::info!(
             templates = restored + report.loaded,
             opened = report.loaded,
             revision = %report.revision,
             "index built"
         );
-        let watch = alternatives::Watch::load(&store).await?;
-        let lockouts = lockout::Lockouts::load(&store).await?;
+        let watch = alternatives::Watch::load(&mut facts)?;
+        let lockouts = lockout::Lockouts::load(&mut facts)?;
         Ok(Arc::new(Self {
             limits,
             calibration,
@@ -269,7 +290,7 @@ impl Engine {
         if let Err(fault) = self.keep_last_use().await {
             tracing::warn!(%fault, "months of last use could not be written");
         }
-        if let Err(fault) = self.keep_mark(None).await {
+        if let Err(fault) = self.keep_mark().await {
             tracing::warn!(%fault, "how far time has come could not be written");
         }
         for saved in [self.save_lockouts().await, self.save_heartbeats().await] {

@@ -1,5 +1,6 @@
 //! Statements signed by this deployment. They name no biometric.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::revoke::Erasure;
@@ -9,9 +10,29 @@ use crate::consent::Policy;
 use crate::store::{Signer, StoredRecord};
 
 /// How a person withdraws; said in every receipt.
-const WITHDRAWAL: &str = "at any time and without a reason, at the controller's contact; the \
-                          controller calls Enrollment.Revoke with the subject_ref, record_id or \
-                          consent_id, and the template is destroyed before that call returns";
+const WITHDRAWAL: Words = Words {
+    en: "at any time, without a reason, at the controller's contact; the template is destroyed at \
+         once",
+    zh: "可随时向处理者的联系方式提出撤回，无需理由；模板立即销毁",
+};
+const RIGHTS: [Words; 4] = [
+    Words { en: "see what is held", zh: "查阅" },
+    Words { en: "withdraw", zh: "撤回同意" },
+    Words { en: "have it erased", zh: "要求删除" },
+    Words { en: "complain to the authority", zh: "向主管部门投诉" },
+];
+const ERASURE: Words = Words {
+    en: "index rows zeroised; record keys destroyed with the key pages and the root key above \
+         them; rows removed in one durable commit",
+    zh: "索引中的数据已清零；记录密钥及其上级密钥页、根密钥已销毁；数据行已在一次持久提交中删除",
+};
+
+/// A text in both languages.
+#[derive(Serialize)]
+struct Words {
+    en: &'static str,
+    zh: &'static str,
+}
 
 /// For the person: what was agreed to, and how to withdraw it.
 pub(super) fn consent_receipt(signer: &Signer, record: &StoredRecord, policy: &Policy) -> Receipt {
@@ -25,7 +46,8 @@ pub(super) fn consent_statement(record: &StoredRecord, policy: &Policy) -> Value
     let controller = policy.controller(&consent.controller);
     let notice = policy.notice(&consent.controller, &consent.notice_id, &consent.notice_version);
     let languages = notice.map(|notice| notice.texts.iter().map(|text| &text.language));
-    let assessment = policy.assessment_of(&consent.controller, &consent.purpose);
+    let assessment =
+        policy.assessment_of(&consent.controller, &consent.purpose, record.enrolled_at);
     let given_by = consent.guardian.as_ref().map_or(&record.subject, |g| &g.guardian_ref);
     json!({
         "type": ReceiptKind::Consent.name(),
@@ -56,7 +78,7 @@ pub(super) fn consent_statement(record: &StoredRecord, policy: &Policy) -> Value
                 "jurisdiction": policy.profile().name,
                 "recipient_third_parties": [],
                 "withdrawal_method": WITHDRAWAL,
-                "privacy_rights": ["access", "withdrawal", "erasure", "complaint"],
+                "privacy_rights": RIGHTS,
                 "impact_assessment": assessment.map(|a| json!({
                     "version": a.version, "sha256": a.document_sha256,
                 })),
@@ -101,7 +123,7 @@ pub(super) fn erasure_receipt(signer: &Signer, erasure: &Erasure<'_>) -> Receipt
             "revoked_records": erasure.records,
             "revision": erasure.revision,
             "erased_at": erasure.at,
-            "method": "index rows zeroised; record keys destroyed with the key pages and the root key above them; rows removed in one durable commit",
+            "method": ERASURE,
         }),
     )
 }

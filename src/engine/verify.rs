@@ -132,7 +132,7 @@ impl Engine {
         match decision {
             Decision::Match(_) => attempt.succeeded(),
             Decision::NoMatch | Decision::Ambiguous | Decision::SpoofSuspected => {
-                if attempt.failed(self.now()) {
+                if attempt.failed(self.trusted_now()) {
                     telemetry::locked_out();
                     self.save_lockouts().await.map_err(unrecorded)?;
                 }

@@ -20,6 +20,7 @@ use crate::audit::{ExportWriter, Head, Receipt, ReceiptKind};
 use crate::config::Settings;
 use crate::crypto::Hasher;
 use crate::crypto::cell::CellError;
+use crate::service::{json, proto};
 use crate::store::{AuditEvent, Embedded, EmbeddedError, Signer, Store, StoreError};
 use crate::types::{Revision, Timestamp};
 
@@ -28,11 +29,30 @@ const MARKER: &str = "decommissioned.json";
 /// Written and read at once, bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
-const TECHNIQUE: &str = "cryptographic erase, then overwriting and removal: every template, record \
-     and backup is sealed under keys that hang on ROOT and the deployment key; both were destroyed \
-     where they are kept, then every file of the deployment was overwritten with zeros and removed";
-const LIMITS: &str = "copies of the root key that were made while it was in force, file systems \
-     that copy on write, and spare cells of flash are beyond what this program can reach";
+const TECHNIQUE: [&str; 2] = [
+    "cryptographic erase, then overwriting and removal: every template, record and backup is \
+     sealed under keys that hang on ROOT and the deployment key; both were destroyed where they \
+     are kept, then every file of the deployment was overwritten with zeros and removed",
+    "先加密擦除，再覆写删除：全部模板、记录和备份均由根密钥和部署密钥逐级加密；两者已在其存放处销毁，随后将全部文件以零覆写并删除",
+];
+const LIMITS: [&str; 2] = [
+    "copies of the root key that were made while it was in force, file systems that copy on \
+     write, and spare cells of flash are beyond what this program can reach",
+    "有效期内复制出去的根密钥、写时复制的文件系统以及闪存的备用单元不在本程序所及范围",
+];
+const GONE: [&str; 2] = [
+    "the root key does not open any more, and none of the files is there",
+    "根密钥已无法打开，全部文件均已不存在",
+];
+const LEFT: [&str; 2] = [
+    "the root key was destroyed; what is named as left was not wiped, and does not open",
+    "根密钥已销毁；left 所列文件未能覆写，但已无法打开",
+];
+
+/// A text in English and Chinese.
+fn words([en, zh]: [&str; 2]) -> Value {
+    json!({ "en": en, "zh": zh })
+}
 
 /// Why a deployment was not decommissioned, or not to its end.
 #[derive(Debug, Error)]
@@ -66,11 +86,13 @@ pub enum DecommissionFailure {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something is still there.
-    #[error("{} is still there after it was wiped", path.display())]
-    Left {
-        /// What.
+    /// A paper would be destroyed with the rest.
+    #[error("{} lies in {}, which is wiped: name another place", path.display(), root.display())]
+    Inside {
+        /// The paper.
         path: PathBuf,
+        /// What is wiped.
+        root: PathBuf,
     },
 }
 
@@ -91,9 +113,22 @@ pub struct Inventory {
     pub files: Vec<PathBuf>,
 }
 
+/// A deployment that is no more.
+#[derive(Debug)]
+pub struct Decommissioned {
+    /// The certificate.
+    pub certificate: Receipt,
+    /// What could not be wiped; nothing of it opens.
+    pub left: Vec<String>,
+    /// Whether the data directory holds the certificate.
+    pub marked: Result<(), DecommissionFailure>,
+}
+
 /// Who decommissions, and where the papers go.
 #[derive(Debug, Clone)]
 pub struct Order {
+    /// Where the certificate will be kept: not among what is destroyed.
+    pub certificate: PathBuf,
     /// Name and title of who is responsible.
     pub by: String,
     /// File for the audit trail; must not exist.
@@ -124,8 +159,15 @@ pub async fn inventory(settings: &Settings) -> Result<Inventory, DecommissionFai
 pub async fn decommission(
     settings: &Settings,
     order: &Order,
-) -> Result<Receipt, DecommissionFailure> {
+) -> Result<Decommissioned, DecommissionFailure> {
     let begun_at = Timestamp::now();
+    let roots = places(settings)?;
+    for paper in [&order.trail, &order.certificate] {
+        if let Some(root) = roots.iter().find(|root| lies_in(paper, root)) {
+            let (path, root) = (paper.clone(), root.clone());
+            return Err(DecommissionFailure::Inside { path, root });
+        }
+    }
     let store = open(settings).await?;
     let outcome = write_papers(settings, order, &store).await;
     store.close().await;
@@ -134,20 +176,26 @@ pub async fn decommission(
     let (signer, kind) = (cell.deployment().signer(), cell.kind());
     cell.destroy()?;
     drop(cell);
-    for root in places(settings) {
-        wipe(&root).map_err(|source| DecommissionFailure::File { path: root.clone(), source })?;
-        if root.exists() {
-            return Err(DecommissionFailure::Left { path: root });
+    // From here on nothing opens any more, so that whatever cannot be wiped is named, and the
+    // certificate is signed all the same: there is no second time.
+    let mut left: Vec<String> = Vec::new();
+    for root in &roots {
+        if let Err(fault) = wipe(root) {
+            left.push(format!("{}: {fault}", root.display()));
         }
+        let mut files = Vec::new();
+        let _unreadable = list(root, &mut files);
+        left.extend(files.iter().map(|file| file.display().to_string()));
     }
     if settings.cell.open().is_ok() {
-        return Err(DecommissionFailure::Left { path: PathBuf::from(settings.cell.to_string()) });
+        left.push(settings.cell.to_string());
     }
+    let verification = words(if left.is_empty() { GONE } else { LEFT });
     let statement = json!({
         "type": ReceiptKind::Decommission.name(),
         "standard": "NIST SP 800-88 Rev. 2",
         "sanitization_method": "purge",
-        "sanitization_technique": TECHNIQUE,
+        "sanitization_technique": words(TECHNIQUE),
         "media": format!("{} files, ROOT and deployment key in a {kind}", inventory.files.len()),
         "tool": concat!("assent ", env!("CARGO_PKG_VERSION")),
         "performed_by": order.by,
@@ -158,12 +206,13 @@ pub async fn decommission(
         "records_destroyed": inventory.records,
         "revision": inventory.revision,
         "audit_trail": trail,
-        "verification": "the root key does not open any more, and none of the files is there",
-        "limits": LIMITS,
+        "verification": verification,
+        "left": left,
+        "limits": words(LIMITS),
     });
     let certificate = Receipt::sign(&signer, &statement);
-    mark(&settings.data_dir, &certificate)?;
-    Ok(certificate)
+    let marked = mark(&settings.data_dir, &certificate);
+    Ok(Decommissioned { certificate, left, marked })
 }
 
 async fn open(settings: &Settings) -> Result<Store, DecommissionFailure> {
@@ -187,7 +236,7 @@ async fn take_inventory(
     let controllers = policy.get("controllers").and_then(toml::Value::as_array);
     let name = |c: &toml::Value| json!({ "id": c.get("id"), "name": c.get("name") });
     let mut files = Vec::new();
-    for root in places(settings) {
+    for root in places(settings)? {
         list(&root, &mut files)
             .map_err(|source| DecommissionFailure::File { path: root.clone(), source })?;
     }
@@ -238,11 +287,23 @@ async fn export(store: &Store, file: &File) -> Result<Head, StoreError> {
     Ok(head)
 }
 
-/// Everything that belongs to the deployment, the root key apart.
-fn places(settings: &Settings) -> Vec<PathBuf> {
-    let snapshot = settings.snapshots.as_ref().map(|snapshots| snapshots.settings.path.clone());
-    let places = [Some(settings.data_dir.clone()), Some(settings.key_mirror.clone()), snapshot];
-    places.into_iter().flatten().filter(|path| path.exists()).collect()
+/// Everything that belongs to the deployment, the root key apart, where it really is.
+fn places(settings: &Settings) -> Result<Vec<PathBuf>, DecommissionFailure> {
+    let snapshot = settings.snapshots.as_ref().map(|snapshots| &snapshots.settings.path);
+    let places = [Some(&settings.data_dir), Some(&settings.key_mirror), snapshot];
+    let there = places.into_iter().flatten().filter(|path| path.exists());
+    let canonical = there.map(|path| {
+        fs::canonicalize(path)
+            .map_err(|source| DecommissionFailure::File { path: path.clone(), source })
+    });
+    canonical.collect()
+}
+
+/// Whether a file that is to be made would be one of what is wiped.
+fn lies_in(file: &Path, root: &Path) -> bool {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = fs::canonicalize(parent.unwrap_or(Path::new(".")));
+    parent.is_ok_and(|parent| parent.starts_with(root))
 }
 
 fn list(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
@@ -258,8 +319,22 @@ fn list(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     entries.iter().try_for_each(|entry| list(entry, files))
 }
 
-/// Overwrites and removes a file, or a directory with all in it. What a link points to stays.
-fn wipe(path: &Path) -> io::Result<()> {
+/// Overwrites and removes a file, or what is in a directory. The directory itself stays: it may be
+/// where another file system is mounted.
+fn wipe(root: &Path) -> io::Result<()> {
+    if !root.is_dir() {
+        return wipe_whole(root);
+    }
+    // What can be wiped is, whatever else cannot.
+    let mut outcome = Ok(());
+    for entry in fs::read_dir(root)? {
+        outcome = outcome.and(wipe_whole(&entry?.path()));
+    }
+    outcome
+}
+
+/// Overwrites and removes a file, or a directory with all in it. What a link in it points to stays.
+fn wipe_whole(path: &Path) -> io::Result<()> {
     let data = match fs::symlink_metadata(path) {
         // Another place lay in this one.
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -267,7 +342,7 @@ fn wipe(path: &Path) -> io::Result<()> {
     };
     if data.is_dir() {
         for entry in fs::read_dir(path)? {
-            wipe(&entry?.path())?;
+            wipe_whole(&entry?.path())?;
         }
         return fs::remove_dir(path);
     }
@@ -281,7 +356,9 @@ fn wipe(path: &Path) -> io::Result<()> {
 
 fn mark(data_dir: &Path, certificate: &Receipt) -> Result<(), DecommissionFailure> {
     let path = data_dir.join(MARKER);
-    let text = serde_json::to_vec(certificate).map_err(StoreError::from)?;
+    let message = proto::Receipt::from(certificate);
+    let value = json::to_json("Receipt", &message).unwrap_or_default();
+    let text = format!("{value:#}\n").into_bytes();
     let written = fs::create_dir_all(data_dir).and_then(|()| {
         let mut file = File::create(&path)?;
         file.write_all(&text)?;

@@ -25,7 +25,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use decommission::{
-    DecommissionFailure, Inventory, Order, decommission, inventory, is_decommissioned,
+    DecommissionFailure, Decommissioned, Inventory, Order, decommission, inventory,
+    is_decommissioned,
 };
 pub use harden::harden;
 pub use logging::init_logging;

@@ -423,6 +423,9 @@ impl From<NoticeError> for Fault {
 
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
+        if matches!(error, StoreError::LowOnSpace) {
+            return Self::precondition(LOW_ON_SPACE, "store", error);
+        }
         Self::internal(&error)
     }
 }

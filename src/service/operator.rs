@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::proto::{self, operator_server::Operator};
 use super::shared::{Shared, observed};
 use super::{Rpc, filing, from_wire, to_wire};
-use crate::engine::Applied;
+use crate::engine::{Applied, EvidenceAbout};
 
 pub(super) struct OperatorService(Arc<Shared>);
 
@@ -87,6 +87,11 @@ impl Operator for OperatorService {
             self.0.admit(Rpc::OperatorCollectEvidence, &request)?;
             let engine = self.0.engine()?;
             let about = from_wire::evidence(request.into_inner())?;
+            if let EvidenceAbout::Subject { controller, .. } = &about
+                && !engine.knows_controller(controller)
+            {
+                return Err(Fault::field("subject.controller_id", "no such controller"));
+            }
             let end = self.0.open_stream()?;
             let pieces = engine.collect_evidence(about).take_until(end).map(|piece| match piece {
                 Ok(piece) => Ok(piece.into()),
@@ -125,7 +130,7 @@ impl Operator for OperatorService {
             let engine = self.0.engine()?;
             let skew_ms = engine.clock_status().skew_ms;
             let confirmed = engine.confirm_clock().await;
-            let clock = confirmed.map_err(|fault| Fault::internal(&fault))?;
+            let clock = confirmed?;
             Ok(proto::ConfirmClockResponse { now: Some(clock.now.into()), skew_ms })
         })
         .await

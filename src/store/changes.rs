@@ -49,7 +49,7 @@ impl Store {
         let consent = record.consent.clone();
         let audit = move |revision| {
             let (subject, consent) = (&subject, &consent);
-            encoded(&AuditEvent::Enrolled { at, revision, record: id, subject, consent })
+            vec![encoded(&AuditEvent::Enrolled { at, revision, record: id, subject, consent })]
         };
         self.batch(require, &entry, audit, move |revision| {
             let sealed = record_key.seal_answer(id, revision, &request_digest, &answer)?;
@@ -73,9 +73,13 @@ impl Store {
         let require = held.iter().filter_map(|held| held.row.clone().map(Precondition::Present));
         let require = require.collect();
         let vault = Arc::clone(&self.vault);
-        let erased = records.clone();
-        let audit =
-            move |revision| encoded(&AuditEvent::Erased { at, revision, records: &erased, cause });
+        let erased_records = records.clone();
+        // An entry each: the evidence about one person names nobody else.
+        let audit = move |revision| {
+            let erased =
+                |record| encoded(&AuditEvent::Erased { at, revision, records: &[record], cause });
+            erased_records.into_iter().map(erased).collect()
+        };
         let entry = LogEntry::Revoked { records, cause, at };
         let batch = self.batch(require, &entry, audit, move |_| {
             for Held { id, place, .. } in held {
@@ -93,7 +97,7 @@ impl Store {
         &self,
         require: Vec<Precondition>,
         entry: &LogEntry,
-        audit: impl FnOnce(Revision) -> Vec<u8> + Send + 'static,
+        audit: impl FnOnce(Revision) -> Vec<Vec<u8>> + Send + 'static,
         writes: impl FnOnce(Revision) -> Result<Vec<Write>, SealError> + Send + 'static,
     ) -> Result<Batch, StoreError> {
         let (keys, entry) = (Arc::clone(&self.keys), serde_json::to_vec(entry)?);
@@ -101,7 +105,9 @@ impl Store {
         let build = Box::new(move |revision| {
             let entry = keys.seal_entry(revision, &entry)?.into();
             let changes = Changes { writes: writes(revision)?, entry };
-            vault.note(Note::of(audit(revision)));
+            for entry in audit(revision) {
+                vault.note(Note::of(entry));
+            }
             Ok(changes)
         });
         Ok(Batch { require, build, patient: false })

@@ -7,6 +7,7 @@
 //! - A fact is durable, with its audit entry where it has one, before anybody is told.
 //! - A fact that does not open is an error, never "no such fact".
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -39,6 +40,8 @@ pub enum FactKind {
     Clock,
     /// The month in which a record was last used, by record.
     LastUse,
+    /// The rules under which all that is held was looked at.
+    Rules,
 }
 
 /// One change of a fact.
@@ -111,31 +114,46 @@ impl Store {
         mac(&self.keys.claim_names, &[b"subject of a fact", controller, subject])
     }
 
-    /// Every fact of a kind, by name, in no order.
+    /// Every fact. Rows do not show their kind, so all are opened, once.
     ///
     /// # Errors
     /// A fact does not open, or the backend.
-    pub async fn facts<T: DeserializeOwned>(
-        &self,
-        kind: FactKind,
-    ) -> Result<Vec<(String, T)>, StoreError> {
-        let (mut facts, mut after) = (Vec::new(), None);
+    pub async fn facts(&self) -> Result<Facts, StoreError> {
+        let (mut facts, mut after) = (Facts::default(), None);
         loop {
             let rows = self.backend.scan(Table::Facts, after, ROWS_AT_ONCE).await?;
             let full = rows.len() == ROWS_AT_ONCE;
             after = rows.last().map(|(key, _)| key.clone());
             for (key, value) in &rows {
-                let row = self.keys.open_fact(key, value)?;
-                if row.kind == kind {
-                    let value = serde_json::from_value(row.value);
-                    let value = value.map_err(|_shape| StoreError::Malformed { what: WHAT })?;
-                    facts.push((row.name, value));
-                }
+                let Row { kind, name, value } = self.keys.open_fact(key, value)?;
+                facts.0.entry(kind).or_default().push((name, value));
             }
             if !full {
                 return Ok(facts);
             }
         }
+    }
+}
+
+/// Facts as they were opened, by kind.
+#[derive(Default)]
+pub struct Facts(HashMap<FactKind, Vec<(String, serde_json::Value)>>);
+
+impl Facts {
+    /// Those of a kind, by name, in no order; they are not there any more then.
+    ///
+    /// # Errors
+    /// One is not what its kind is.
+    pub fn take<T: DeserializeOwned>(
+        &mut self,
+        kind: FactKind,
+    ) -> Result<Vec<(String, T)>, StoreError> {
+        let facts = self.0.remove(&kind).unwrap_or_default().into_iter();
+        let shaped = facts.map(|(name, value)| {
+            let value = serde_json::from_value(value);
+            Ok((name, value.map_err(|_shape| StoreError::Malformed { what: WHAT })?))
+        });
+        shaped.collect()
     }
 }
 

@@ -59,7 +59,7 @@ pub use backup::{
 };
 pub use embedded::{Embedded, EmbeddedError};
 pub use error::StoreError;
-pub use facts::{Fact, FactKind};
+pub use facts::{Fact, FactKind, Facts};
 pub use load::LoadReport;
 pub use log::{AuditEvent, FoundUnder, LogEntry, PadNote, RevocationCause};
 pub use mirror::{KeyMirror, MirrorFault};

@@ -24,8 +24,8 @@ use crate::types::{ModelContract, Revision, Timestamp};
 
 pub(super) const ROOT_ROW: &str = "root";
 const STORE_ROW: &str = "store";
-/// Records in one audit entry.
-const IDS_AT_ONCE: usize = 1_000;
+/// Records in one audit entry: the evidence about one person names nobody else.
+const IDS_AT_ONCE: usize = 1;
 /// Pages of keys that are read at once.
 const PAGES_AT_ONCE: usize = 16;
 
@@ -124,7 +124,7 @@ impl Store {
         ];
         let require = vec![Precondition::Absent(meta(ROOT_ROW))];
         let at = Timestamp::now();
-        let audit = move |revision| encoded(&AuditEvent::StoreCreated { at, revision });
+        let audit = move |revision| vec![encoded(&AuditEvent::StoreCreated { at, revision })];
         let batch = self.batch(require, &LogEntry::Created { at }, audit, |_| Ok(writes))?;
         self.backend.commit(batch).await?;
         Ok(())
@@ -189,7 +189,7 @@ impl Store {
         let Restored { revoked_since, lost, .. } = restored;
         let (revoked, gone) = (revoked_since.len(), lost.len());
         let audit = move |revision| {
-            encoded(&AuditEvent::Restored {
+            vec![encoded(&AuditEvent::Restored {
                 at,
                 revision,
                 backup_at,
@@ -197,7 +197,7 @@ impl Store {
                 records,
                 revoked_since: revoked,
                 lost: gone,
-            })
+            })]
         };
         self.batch(require, &entry, audit, move |_| {
             for (ids, why) in [(&revoked_since, "revoked since"), (&lost, "enrolled since")] {

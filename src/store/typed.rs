@@ -197,7 +197,8 @@ impl Store {
         self.check_space()?;
         let (sha256, at) = (Sha256(sha256(document)), Timestamp::now());
         let entry = LogEntry::PolicyApplied { sha256, at };
-        let audit = move |revision| encoded(&AuditEvent::PolicyApplied { at, revision, sha256 });
+        let audit =
+            move |revision| vec![encoded(&AuditEvent::PolicyApplied { at, revision, sha256 })];
         let (keys, document) = (Arc::clone(&self.keys), document.to_vec());
         let batch = self.batch(Vec::new(), &entry, audit, move |revision| {
             let sealed = keys.seal_policy(revision, &document)?;

@@ -48,6 +48,8 @@ struct State {
     mirror: Option<KeyMirror>,
     tree: KeyTree,
     trail: Trail,
+    /// The end of the trail that is durable.
+    durable: Head,
     keys: Arc<Keys>,
     /// Facts that the commit in the making writes.
     facts: Vec<Write>,
@@ -67,8 +69,8 @@ impl Vault {
         keys: Arc<Keys>,
     ) -> Self {
         let (facts, strays) = (Vec::new(), HashSet::new());
-        let cell = Some(cell);
-        let state = State { cell, mirror, tree, trail, keys, facts, strays, replacing: None };
+        let (cell, durable, replacing) = (Some(cell), trail.head(), None);
+        let state = State { cell, mirror, tree, trail, durable, keys, facts, strays, replacing };
         Self(Mutex::new(state))
     }
 
@@ -111,9 +113,9 @@ impl Vault {
         state.trail.checkpoint(&keys);
     }
 
-    /// The end of the audit trail.
+    /// The end of the audit trail, as far as it is durable.
     pub(super) fn audit_head(&self) -> Head {
-        self.state().trail.head()
+        self.state().durable
     }
 
     /// Has ROOT replaced with the commit in the making.
@@ -233,6 +235,7 @@ impl State {
     }
 
     fn committed(&mut self) -> Result<(), VaultFault> {
+        self.durable = self.trail.head();
         if let Some(epoch) = self.replacing.take() {
             failpoint::reach("root.committed");
             self.cell.as_mut().ok_or(VaultFault::NoRoot)?.retire_all_but(epoch)?;

@@ -121,3 +121,33 @@ fn decommissioning_where_there_is_nothing_says_so_and_makes_nothing() {
     ends(&assent(&place, &["decommission"]), 64, "there is no store");
     assert!(!place.data().exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_what_is_behind_a_link_is_wiped_and_papers_among_what_is_wiped_are_refused() {
+    let place = with_people().await;
+    // The data directory is somewhere else, as where another disk is mounted.
+    let real = place.path().join("elsewhere");
+    fs::rename(place.data(), &real).unwrap();
+    std::os::unix::fs::symlink(&real, place.data()).unwrap();
+    let inode = place.path().join("inode");
+    fs::hard_link(real.join("assent.redb"), &inode).unwrap();
+    let told = ends(&assent(&place, &["decommission"]), 0, "assent.redb");
+    let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let order = |trail: &str, output: &str| {
+        let args = ["decommission", "--confirm", &digits, "--by", "Li Lei", "--trail", trail];
+        assent(&place, &[&args[..], &["-o", output]].concat())
+    };
+    let (inside, trail) = (path("data/trail.jsonl"), path("trail.jsonl"));
+    let (within, certificate) = (path("elsewhere/c.json"), path("certificate.json"));
+    ends(&order(&inside, &certificate), 64, "which is wiped");
+    ends(&order(&trail, &within), 64, "which is wiped");
+    assert!(place.root_key().exists() && !Path::new(&certificate).exists(), "control");
+    ends(&order(&trail, &certificate), 0, "2 records destroyed");
+    let left: Vec<_> = fs::read_dir(&real).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["decommissioned.json"]);
+    assert!(fs::read(&inode).unwrap().iter().all(|byte| *byte == 0));
+    // The copy in the data directory is a receipt like the other one.
+    let kept = real.join("decommissioned.json");
+    ends(&assent(&place, &["receipt", "verify", kept.to_str().unwrap()]), 0, "certificate");
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use assent::service::proto;
 use assent::types::Timestamp;
 use serde_json::Value;
 
@@ -234,7 +235,7 @@ async fn c10_the_consent_receipt_has_the_fields_of_ts_27560_and_its_signature_ho
     assert_eq!(purpose["storage_locations"], serde_json::json!(["site_lan"]));
     assert_eq!(purpose["impact_assessment"]["version"], "2026-01");
     assert_eq!(purpose["pii_information"][0]["special_pii_category"], true);
-    assert!(purpose["withdrawal_method"].as_str().unwrap().contains("at any time"));
+    assert!(purpose["withdrawal_method"]["en"].as_str().unwrap().contains("at any time"));
     assert!(purpose["retention_period"]["until"].is_string());
     let given = &said["event"][0];
     for field in ["event_time", "event_type", "event_state", "entity_id"] {
@@ -246,5 +247,31 @@ async fn c10_the_consent_receipt_has_the_fields_of_ts_27560_and_its_signature_ho
         (&CONTROLLER.into(), &"PII controller".into())
     );
     assert!(party["party_contact"].as_str().unwrap().contains("front desk"));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o4_the_evidence_of_one_names_no_record_of_another_who_expired_with_them() {
+    let service = Service::start().await;
+    let ends_at = Timestamp::now().plus_ms(2_500);
+    let mut records = Vec::new();
+    for (seed, subject) in [(PERSON, SUBJECT), (OTHER, NEIGHBOUR)] {
+        let mut request = service.enrolment(subject, vec![embedded(seed)]).await;
+        request.consent.as_mut().unwrap().expires_at = Some(ends_at.into());
+        records.push(service.client.enroll(request).await.unwrap().record_id);
+    }
+    while service.client.status(proto::StatusRequest {}).await.unwrap().subjects > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("evidence");
+    let url = format!("http://{}", service.running.address());
+    let args = ["evidence", SUBJECT, "--controller", CONTROLLER, "--server", &url];
+    let output = ["-o", folder.to_str().unwrap()];
+    ends(&assent(&[&args[..], &output].concat()).await, 0, "1  erased");
+    let text = all_of(&folder);
+    assert!(text.contains(&records[0]) && !text.contains(&records[1]));
+    let nobody = ["evidence", SUBJECT, "--controller", "nobody", "-o", "nowhere", "--server", &url];
+    ends(&assent(&nobody).await, REFUSED, "no such controller");
     service.stop().await;
 }

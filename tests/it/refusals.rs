@@ -1004,3 +1004,48 @@ async fn under_another_profile_other_rules_hold() {
     assert_eq!(matched(&nobody), None);
     service.stop().await;
 }
+
+/// The rules change while the service is down: nobody matches who may not be held under the new ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_c8_c9_a_service_does_not_start_over_records_that_its_rules_do_not_allow() {
+    let service = Service::start_configured(Place::new(), "profile = \"open\"\n").await;
+    let notice = service.notice().await;
+    let enrol = |subject: &'static str, seed| {
+        enrolment_under(&notice, subject, "north-gate", vec![embedded(seed)])
+    };
+    let mut long = enrol("resident-1", 1);
+    consent_of(&mut long).expires_at = in_ms(900 * 86_400_000);
+    let mut duty = enrol("resident-2", 2);
+    consent_of(&mut duty).lawful_basis = proto::LawfulBasis::LegalObligation.into();
+    consent_of(&mut duty).legal_reference = "Act 7, article 3".to_owned();
+    let fine = enrol("resident-3", 3);
+    for request in [long, duty, fine] {
+        service.client.enroll(request).await.unwrap();
+    }
+    let mut place = service.stop().await;
+    let refused = |place: &Place, toml: &str| {
+        let config = place.path().join("other.toml");
+        std::fs::write(&config, toml).unwrap();
+        assent::config::load(Some(&config), place.overrides()).unwrap()
+    };
+    for (toml, records) in [
+        ("profile = \"cn\"\n", "2 of the records"),
+        ("profile = \"cn\"\ndeployment = \"internet\"\n", "3 of the records"),
+    ] {
+        let Err(fault) = assent::server::start(refused(&place, toml)).await else {
+            panic!("it starts under {toml}")
+        };
+        let fault = fault.to_string();
+        assert!(fault.contains(records) && fault.contains("withdraw them"), "{fault}");
+    }
+    // Under the old rules they are withdrawn, and the new ones are fine then.
+    let service = Service::start_configured(place, "profile = \"open\"\n").await;
+    for subject in ["resident-1", "resident-2"] {
+        service.client.revoke(revoke_subject(subject)).await.unwrap();
+    }
+    place = service.stop().await;
+    let service = Service::start_configured(place, "profile = \"cn\"\n").await;
+    let response = service.client.verify(verify_face(GATE, 3)).await.unwrap();
+    assert_eq!(matched(&response), Some("resident-3"), "control");
+    service.stop().await;
+}

@@ -169,3 +169,24 @@ async fn c7_an_inactivity_limit_that_is_none_is_refused_with_its_line() {
     }
     service.stop().await;
 }
+
+/// A limit that is new counts from the day it is there: nobody's use was noted before.
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_a_new_limit_erases_nobody_who_is_in_use() {
+    let place = Place::new();
+    let clock = place.path().join("clock");
+    let limited = POLICY.replacen("duplicates =", "inactive_months = 2\nduplicates =", 1);
+    for (days, policy) in [(0, POLICY), (95, limited.as_str()), (96, limited.as_str())] {
+        set(&clock, days);
+        let mut process = Process::spawn_at(&place, &clock);
+        let client = process.client().await;
+        client.confirm_clock(proto::ConfirmClockRequest {}).await.unwrap();
+        apply(&client, policy).await;
+        if days == 0 {
+            enrol(&client, 1).await;
+        }
+        tokio::time::sleep(TICKS).await;
+        assert_eq!(held(&client, 1).await, 1, "after {days} days");
+        process.stop();
+    }
+}

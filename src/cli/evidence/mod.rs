@@ -240,6 +240,9 @@ impl Evidence {
         say!("  collected  {}", text(&statement["collected_at"]));
         let held = statement["held"].as_array().map_or(0, Vec::len);
         say!("  held now   {held} record(s)");
+        if statement["records_ever"] == 0 {
+            say!("  nothing was ever known of this subject, as far as the trail goes back");
+        }
         if let Some(events) = statement["events"].as_object() {
             for (event, times) in events {
                 say!("  {:>8}  {event}", times.to_string());

@@ -16,7 +16,7 @@ code { overflow-wrap: anywhere }
 "#;
 
 /// Events of the trail: name, Chinese, English.
-const EVENTS: [(&str, &str, &str); 12] = [
+const EVENTS: [(&str, &str, &str); 15] = [
     ("enrolled", "登记", "enrolled"),
     ("erased", "删除", "erased"),
     ("decision", "通行比对", "a gate was answered"),
@@ -28,17 +28,22 @@ const EVENTS: [(&str, &str, &str); 12] = [
     ("filing_due", "应当备案", "a filing became due"),
     ("filing_marked", "备案登记", "a filing was marked"),
     ("decommissioned", "系统终止", "the deployment ended"),
+    ("lockout_cleared", "解除暂停", "a lock-out was cleared"),
+    ("not_restored", "未能恢复", "records were not restored"),
+    ("pruned", "清理过期审计记录", "old entries were removed"),
     ("store_created", "系统建立", "the store was made"),
 ];
 
 /// Decisions and causes: word, Chinese.
-const WORDS: [(&str, &str); 10] = [
+const WORDS: [(&str, &str); 12] = [
     ("match", "匹配"),
     ("no_match", "不匹配"),
     ("no_face", "未见人脸"),
     ("low_quality", "图像质量不足"),
     ("stale_frame", "画面已过时"),
-    ("multiple_faces", "多张人脸"),
+    ("several_faces", "多张人脸"),
+    ("spoof_suspected", "疑似攻击"),
+    ("locked_out", "尝试过多，暂停"),
     ("withdrawn", "本人撤回同意"),
     ("expired", "到期"),
     ("inactive", "长期未使用"),

@@ -229,7 +229,10 @@ fn number(material: &Material) -> String {
     let locked =
         if status.arena_locked { "锁定 locked" } else { "未全部锁定 NOT all locked" };
     put!(text, "- 模板所在内存 Template memory: {locked}");
-    put!(text, "- 调用方凭双向 TLS 证书和角色访问。Callers have certificates and roles.");
+    put!(
+        text,
+        "- 非本机调用须双向 TLS 客户端证书与角色授权。Callers that are not on the same machine need client certificates with roles."
+    );
     put!(
         text,
         "- 每次处理均记入带签名的链式审计日志。Every processing is in a signed audit chain."

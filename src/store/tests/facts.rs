@@ -3,7 +3,7 @@
 use super::*;
 
 async fn names(store: &Store, kind: FactKind) -> Vec<(String, u32)> {
-    let mut facts = store.facts::<u32>(kind).await.unwrap();
+    let mut facts = store.facts().await.unwrap().take::<u32>(kind).unwrap();
     facts.sort();
     facts
 }
@@ -60,7 +60,7 @@ async fn a_fact_that_was_altered_or_moved_is_an_error() {
     flipped[20] ^= 1;
     for wrong in [second, Opaque::stored(&flipped)] {
         tamper(&backend, vec![Write::Put(first.clone(), wrong)]).await;
-        let fault = store.facts::<u32>(FactKind::Filing).await.unwrap_err();
+        let fault = store.facts().await.err().unwrap();
         assert!(matches!(fault, StoreError::Altered { what: "fact", .. }), "{fault}");
     }
     tamper(&backend, vec![Write::Put(first, rows[0].1.clone())]).await;

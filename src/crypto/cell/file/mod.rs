@@ -275,9 +275,11 @@ impl RootCell for FileCell {
         self.medium
             .write_at(&[0; FILE_BYTES], 0)
             .and_then(|()| self.medium.sync())
-            .and_then(|()| fs::remove_file(&self.path))
-            .and_then(|()| sync_directory_of(&self.path))
             .map_err(|source| CellError::Io { path: self.path.clone(), source })?;
+        // The keys are gone. The name may have to stay: where a file is mounted, or the directory
+        // is somebody else's.
+        let _name_may_stay =
+            fs::remove_file(&self.path).and_then(|()| sync_directory_of(&self.path));
         self.roots.clear();
         self.slots.clear();
         Ok(())
