@@ -113,11 +113,12 @@ impl Engine {
         }
     }
 
-    /// Writes which months changed.
+    /// Writes which months changed, and which limits began or ended.
     ///
     /// # Errors
     /// The store; they are written next time.
     pub async fn keep_last_use(&self) -> Result<(), StoreError> {
+        self.begin_limits(&self.policy(), Month::of(self.trusted_now())).await?;
         let (changed, facts) = {
             let mut months = self.last_use.months();
             let changed = std::mem::take(&mut months.changed);
