@@ -89,7 +89,7 @@ pub(super) async fn run(
     let mut tick = tokio::time::interval(PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut labelled = BTreeSet::new();
-    let mut outgrown = BTreeSet::new();
+    let mut outgrown = BTreeMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -194,16 +194,20 @@ async fn sweep(engine: &Arc<Engine>) {
 }
 
 /// Tells which gates' galleries are larger than their operating points; the log, when that begins.
-fn watch_operating_points(engine: &Engine, outgrown: &mut BTreeSet<GateId>) {
-    for gate in engine.gate_reaches() {
-        telemetry::operating_point(&gate.gate, gate.is_outgrown());
-        let Some(warning) = gate.warning() else {
-            outgrown.remove(&gate.gate);
-            continue;
-        };
-        if outgrown.insert(gate.gate) {
+/// A gate that searches no more is not outgrown any more.
+fn watch_operating_points(engine: &Engine, outgrown: &mut BTreeMap<GateId, bool>) {
+    let before = std::mem::take(outgrown);
+    for reach in engine.gate_reaches() {
+        let is_outgrown = reach.is_outgrown();
+        telemetry::operating_point(&reach.gate, is_outgrown);
+        let was_outgrown = before.get(&reach.gate).copied().unwrap_or(false);
+        if let Some(warning) = reach.warning().filter(|_| !was_outgrown) {
             tracing::warn!("{warning}");
         }
+        outgrown.insert(reach.gate, is_outgrown);
+    }
+    for gate in before.keys().filter(|gate| !outgrown.contains_key(*gate)) {
+        telemetry::operating_point(gate, false);
     }
 }
 

@@ -154,7 +154,8 @@ async fn o4_evidence_verifies_offline_and_altered_evidence_does_not() {
     let other_key = ["evidence", "verify", folder, "--public-key", &wrong];
     ends(&assent(&other_key).await, REFUSED, "signed by");
 
-    let attacks: [(&str, Spoil, &str); 5] = [
+    let attacks: [(&str, Spoil, &str); 6] = [
+        ("index.html", |text| text.replacen("withdraw", "with draw", 1), "not the page"),
         ("statement.json", |text| text.replacen("resident-7", "resident-8", 1), "altered"),
         ("trail.jsonl", |text| text.replacen("\"match\"", "\"no_match\"", 1), "not the trail"),
         ("trail.jsonl", |text| text.lines().skip(1).collect(), "not the trail"),

@@ -25,6 +25,7 @@ use super::connection::{ConnectionArgs, read};
 use super::exit::{Exit, Failure};
 use crate::audit::{Receipt, ReceiptKind, VerifyReport, verify_export};
 use crate::crypto::{Hasher, PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
+use crate::service::client::Answers;
 use crate::service::{WireTime, proto};
 use crate::types::Timestamp;
 
@@ -32,6 +33,8 @@ const STATEMENT: &str = "statement.json";
 const SIGNATURE: &str = "statement.signature.json";
 const TRAIL: &str = "trail.jsonl";
 const PAGE: &str = "index.html";
+/// Most events that the page shows; the trail has all.
+const MOST_SHOWN: usize = 10_000;
 /// Bytes of the trail that are hashed at once.
 const CHUNK_BYTES: usize = 1 << 16;
 
@@ -126,6 +129,19 @@ async fn collect(
     let request = proto::CollectEvidenceRequest { about: Some(about) };
     let mut pieces = client.collect_evidence(request).await?;
     make_folder(folder)?;
+    let fetched = fetch(&mut pieces, folder).await;
+    let evidence = fetched.inspect_err(|_| {
+        // The folder was empty, and what is in it now proves nothing.
+        let _left_there = std::fs::remove_dir_all(folder);
+    })?;
+    Ok(evidence.report(folder, json, false, false))
+}
+
+/// Writes what the service sends into an empty folder, and checks it.
+async fn fetch(
+    pieces: &mut Answers<proto::CollectEvidenceResponse>,
+    folder: &Path,
+) -> Result<Evidence, Failure> {
     let path = folder.join(TRAIL);
     let mut trail = BufWriter::new(new_file(&path)?);
     let (mut statement, mut bytes, progress) = (None, 0, ProgressBar::no_length());
@@ -155,15 +171,19 @@ async fn collect(
     });
     write(&folder.join(SIGNATURE), format!("{signature:#}\n").as_bytes())?;
     let evidence = Evidence::check(folder, None, None)?;
-    let page = page::page(&evidence.statement, &evidence.events(folder)?);
-    write(&folder.join(PAGE), page.as_bytes())?;
-    Ok(evidence.report(folder, json, false, false))
+    write(&folder.join(PAGE), evidence.page(folder)?.as_bytes())?;
+    Ok(evidence)
 }
 
 /// Checks what `collect` wrote, on any machine.
 fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     let key = public_key(args.public_key.as_deref())?;
     let evidence = Evidence::check(&args.folder, key.as_ref(), args.witness.as_deref())?;
+    let page = args.folder.join(PAGE);
+    if page.exists() && read(&page)? != evidence.page(&args.folder)?.as_bytes() {
+        let message = "is not the page of this statement and this trail: it was altered";
+        return Err(Failure::new(Exit::Refused, message).about(&page));
+    }
     Ok(evidence.report(&args.folder, json, key.is_some(), args.witness.is_some()))
 }
 
@@ -212,9 +232,8 @@ impl Evidence {
         Ok(Self { statement: said.body, trail })
     }
 
-    /// The whole entries of the trail, in order.
-    #[expect(clippy::unused_self, reason = "only the trail of evidence that holds is read")]
-    fn events(&self, folder: &Path) -> Result<Vec<Value>, Failure> {
+    /// The page for people, as statement and trail make it.
+    fn page(&self, folder: &Path) -> Result<String, Failure> {
         let path = folder.join(TRAIL);
         let mut events = Vec::new();
         for line in open(&path)?.lines() {
@@ -224,8 +243,11 @@ impl Evidence {
             if entry.is_object() && entry["event"] != "checkpoint" {
                 events.push(entry);
             }
+            if events.len() >= MOST_SHOWN {
+                break;
+            }
         }
-        Ok(events)
+        Ok(page::page(&self.statement, &events))
     }
 
     fn report(&self, folder: &Path, json: bool, key_given: bool, witnessed: bool) -> Exit {

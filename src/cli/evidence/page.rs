@@ -153,6 +153,9 @@ fn trail(html: &mut String, events: &[Value]) {
         vec![text(&event["at"]), named, detail.collect::<Vec<_>>().join("; ")]
     });
     table(html, &["时间 / time", "事件 / event", "细节 / detail"], rows);
+    if events.len() >= super::MOST_SHOWN {
+        html.push_str("<p>其余见 trail.jsonl。/ The rest is in trail.jsonl.</p>");
+    }
 }
 
 fn notices(html: &mut String, statement: &Value) {
