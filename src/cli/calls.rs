@@ -261,12 +261,21 @@ pub(super) async fn describe(args: &DescribeArgs, json: bool) -> Outcome {
         output::print_json("DescribeSubjectResponse", &response);
     } else if response.records.is_empty() {
         say!("nothing is held; revision {}", response.revision);
+        if response.failed_attempts > 0 {
+            say!("  failed attempts  {}", response.failed_attempts);
+        }
     } else {
         for held in &response.records {
             let live = if held.live { "live" } else { "not matching" };
             say!("{}  {live}, of {} frame(s)", held.record_id, held.frames);
             say!("  model    {}", held.model_contract);
             say!("  consent  {}", held.consent_tag.as_ref().map(output::tag).unwrap_or_default());
+            if !held.last_used_month.is_empty() {
+                say!("  last use {}", held.last_used_month);
+            }
+        }
+        if response.failed_attempts > 0 {
+            say!("failed attempts since the last match: {}", response.failed_attempts);
         }
     }
     Ok(Exit::Ok)

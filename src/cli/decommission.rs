@@ -87,7 +87,10 @@ fn report(
             "  keep {} for three years (M9, M14): it is the only copy of the audit trail",
             trail.display()
         );
-        say!("  cancel the filing with the authority within 30 working days (M15)");
+        if !done.filed.is_empty() {
+            let filed = done.filed.join(", ");
+            say!("  cancel the filing of {filed} with the authority within 30 working days (M15)");
+        }
     }
     if let Err(fault) = &done.marked {
         eprintln!("assent: {fault}: the data directory does not say that it was decommissioned");
@@ -116,6 +119,9 @@ fn tell(found: &Inventory, digits: &str, json: bool) -> Outcome {
     say!("  public key  {}", found.public_key);
     for controller in &found.controllers {
         say!("  controller  {}: {}", controller["id"], controller["name"]);
+    }
+    for filing in &found.filings {
+        say!("  filing      {}, to be cancelled with the authority", filing["controller"]);
     }
     say!("  records     {}", found.records);
     say!("  audit trail {} entries, written out before", found.audit_entries);

@@ -241,14 +241,16 @@ impl Engine {
         let is_about_a_subject = matches!(about, EvidenceAbout::Subject { .. });
         let ever = is_about_a_subject.then_some(records.len());
         let (now, status) = (self.now(), self.status());
-        let mut held = Vec::new();
+        let (mut held, mut failed_attempts) = (Vec::new(), None);
         if let EvidenceAbout::Subject { controller, subject } = &about {
+            failed_attempts = Some(self.failed_attempts(controller, subject));
             for id in self.index.records_of_subject(controller, subject) {
                 let Some(record) = self.store.describe(id).await? else { continue };
                 held.push(json!({
                     "record_id": id,
                     "live": record.consent.matches_until() > now,
                     "frames": record.frames,
+                    "last_used_month": self.last_used_month(id),
                     "consent_receipt": consent_statement(&record, &standing),
                 }));
                 consents.insert(id, record.consent);
@@ -277,6 +279,7 @@ impl Engine {
             "controllers": controllers.iter().map(|id| standing.controller(id)).collect::<Vec<_>>(),
             "held": held,
             "records_ever": ever,
+            "failed_attempts": failed_attempts,
             "consents": consents.iter().map(consent).collect::<Vec<_>>(),
             "notices": notices(&standing, consents.values()),
             "assessments": standing

@@ -113,6 +113,12 @@ impl Engine {
         }
     }
 
+    /// The month of a record's last use, such as "2026-11", where one is kept.
+    pub(super) fn last_used_month(&self, record: RecordId) -> Option<String> {
+        let Month(months) = self.last_use.months().used.get(&record).copied()?;
+        Some(format!("{:04}-{:02}", 1970 + months / 12, 1 + months % 12))
+    }
+
     /// Writes which months changed, and which limits began or ended.
     ///
     /// # Errors

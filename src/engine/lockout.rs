@@ -202,8 +202,8 @@ impl Lockouts {
     }
 
     /// Whether failures are on record.
-    fn knows(&self, name: &Name) -> bool {
-        self.table().counts.get(name).is_some_and(|count| count.failures > 0)
+    fn failures(&self, name: &Name) -> u32 {
+        self.table().counts.get(name).map_or(0, |count| count.failures)
     }
 
     fn forget(&self, name: &Name) {
@@ -303,6 +303,12 @@ impl Engine {
         self.lockouts.save(&self.store, self.trusted_now()).await
     }
 
+    /// Failed attempts at a subject that are remembered.
+    #[must_use]
+    pub fn failed_attempts(&self, controller: &ControllerId, subject: &SubjectRef) -> u32 {
+        self.lockouts.failures(&self.store.blind_name(controller, subject))
+    }
+
     /// Subjects whose face waits now.
     pub(super) fn locked_subjects(&self) -> usize {
         self.lockouts.locked(self.trusted_now())
@@ -327,7 +333,7 @@ impl Engine {
     ) -> Result<bool, StoreError> {
         let _drain_waits = self.task();
         let name = self.store.blind_name(controller, subject);
-        if !self.lockouts.knows(&name) {
+        if self.lockouts.failures(&name) == 0 {
             return Ok(false);
         }
         let at = self.now();

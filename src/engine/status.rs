@@ -78,6 +78,8 @@ pub struct Held {
     pub model: ModelContract,
     /// Whether it can match now.
     pub live: bool,
+    /// The month of its last use, such as "2026-11", where one is kept.
+    pub last_used_month: Option<String>,
 }
 
 impl Engine {
@@ -161,6 +163,7 @@ impl Engine {
                     frames: stored.frames,
                     model: stored.model,
                     live: stored.consent.matches_until() > now,
+                    last_used_month: self.last_used_month(record),
                 });
             }
         }

@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::crypto::Hasher;
 use crate::crypto::cell::CellError;
 use crate::service::{json, proto};
-use crate::store::{AuditEvent, Embedded, EmbeddedError, Signer, Store, StoreError};
+use crate::store::{AuditEvent, Embedded, EmbeddedError, FactKind, Signer, Store, StoreError};
 use crate::types::{Revision, Timestamp};
 
 /// What a decommissioned data directory holds: the certificate.
@@ -109,6 +109,8 @@ pub struct Inventory {
     pub audit_entries: u64,
     /// Id and name of each controller.
     pub controllers: Vec<Value>,
+    /// Where controllers stand with the authority, as the store remembers it.
+    pub filings: Vec<Value>,
     /// Every file that is wiped, the root key apart.
     pub files: Vec<PathBuf>,
 }
@@ -118,6 +120,8 @@ pub struct Inventory {
 pub struct Decommissioned {
     /// The certificate.
     pub certificate: Receipt,
+    /// Controllers that have dealings with the authority.
+    pub filed: Vec<String>,
     /// What could not be wiped; nothing of it opens.
     pub left: Vec<String>,
     /// Whether the data directory holds the certificate.
@@ -202,6 +206,7 @@ pub async fn decommission(
         "begun_at": begun_at,
         "completed_at": Timestamp::now(),
         "controllers": inventory.controllers,
+        "filings": inventory.filings,
         "profile": settings.profile.name,
         "records_destroyed": inventory.records,
         "revision": inventory.revision,
@@ -212,7 +217,9 @@ pub async fn decommission(
     });
     let certificate = Receipt::sign(&signer, &statement);
     let marked = mark(&settings.data_dir, &certificate);
-    Ok(Decommissioned { certificate, left, marked })
+    let controller = |filing: &Value| filing["controller"].as_str().map(str::to_owned);
+    let filed = inventory.filings.iter().filter_map(controller).collect();
+    Ok(Decommissioned { certificate, filed, left, marked })
 }
 
 async fn open(settings: &Settings) -> Result<Store, DecommissionFailure> {
@@ -235,6 +242,8 @@ async fn take_inventory(
     let policy: toml::Table = toml::from_str(&String::from_utf8_lossy(&policy)).unwrap_or_default();
     let controllers = policy.get("controllers").and_then(toml::Value::as_array);
     let name = |c: &toml::Value| json!({ "id": c.get("id"), "name": c.get("name") });
+    let filings = store.facts().await?.take::<Value>(FactKind::Filing)?.into_iter();
+    let filing = |(controller, record)| json!({ "controller": controller, "record": record });
     let mut files = Vec::new();
     for root in places(settings)? {
         list(&root, &mut files)
@@ -246,6 +255,7 @@ async fn take_inventory(
         revision: store.revision().await?,
         audit_entries: store.audit_head().seq,
         controllers: controllers.into_iter().flatten().map(name).collect(),
+        filings: filings.map(filing).collect(),
         files,
     })
 }

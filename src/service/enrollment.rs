@@ -95,7 +95,8 @@ impl Enrollment for EnrollmentService {
             caller.may_act_for(controller.as_str())?;
             let (held, revision) = engine.describe(&controller, &subject).await?;
             let records = held.into_iter().map(proto::HeldRecord::from).collect();
-            Ok(proto::DescribeSubjectResponse { records, revision: revision.0 })
+            let failed_attempts = engine.failed_attempts(&controller, &subject);
+            Ok(proto::DescribeSubjectResponse { records, revision: revision.0, failed_attempts })
         })
         .await
     }

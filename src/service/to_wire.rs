@@ -258,6 +258,7 @@ impl From<Held> for proto::HeldRecord {
             frames: held.frames,
             model_contract: held.model.to_string(),
             live: held.live,
+            last_used_month: held.last_used_month.unwrap_or_default(),
         }
     }
 }

@@ -297,7 +297,7 @@ async fn g1_c4_c5_o1_o3_o4_a_deployment_from_its_first_day_to_its_last() {
          destroyed, every file is overwritten and removed, and a certificate says so. Nothing opens \
          any more, and the data directory is never served again.",
     );
-    let told = story.run("decommission --config assent.toml", 0, 12);
+    let told = story.run("decommission --config assent.toml", 0, 14);
     let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
     let order = format!(
         "decommission --config assent.toml --confirm {digits} --by \"Li Lei, data protection officer\" \

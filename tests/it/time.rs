@@ -145,6 +145,12 @@ async fn c7_what_nobody_uses_is_erased_when_the_controller_says_so() {
             }
             1 => {
                 assert!(matches(&client, 1).await);
+                // The person may know what is kept of her.
+                let subject_ref = "resident-1".to_owned();
+                let controller_id = CONTROLLER.to_owned();
+                let request = proto::DescribeSubjectRequest { controller_id, subject_ref };
+                let described = client.describe_subject(request).await.unwrap();
+                assert_eq!(described.records[0].last_used_month.len(), 7, "{described:?}");
                 tokio::time::sleep(TICKS).await;
                 assert_eq!((held(&client, 1).await, held(&client, 2).await), (1, 1));
             }

@@ -40,7 +40,9 @@ impl Material {
         let document = PolicyDocument::parse(&policy.toml).map_err(Failure::internal)?;
         let (rules, _changes) =
             Policy::under(profile).apply(&document).map_err(Failure::internal)?;
-        let proto::ReadPolicyResponse { toml: policy_toml, revision: policy_revision } = policy;
+        let proto::ReadPolicyResponse { toml, revision: policy_revision } = policy;
+        let policy_toml = own_part(&toml, &filing.controller_id)?;
+        let status = own_status(status, &filing.controller_id, &rules);
         let at = Timestamp::now();
         Ok(Self { filing, policy: rules, policy_toml, policy_revision, status, at })
     }
@@ -52,6 +54,39 @@ impl Material {
     fn gates(&self) -> impl Iterator<Item = &Gate> {
         self.policy.gates().map(GatePass::gate).filter(|g| g.controller.as_str() == self.id())
     }
+}
+
+/// What a policy says of one controller: the filing of one says nothing of another.
+fn own_part(toml: &str, controller: &str) -> Result<String, Failure> {
+    let mut policy: toml::Table = toml::from_str(toml).map_err(Failure::internal)?;
+    for (table, rows) in &mut policy {
+        let name = if table == "controllers" { "id" } else { "controller" };
+        if let Some(rows) = rows.as_array_mut() {
+            rows.retain(|row| row.get(name).and_then(toml::Value::as_str) == Some(controller));
+        }
+    }
+    toml::to_string(&policy).map_err(Failure::internal)
+}
+
+/// The same of the service's state.
+fn own_status(
+    status: proto::StatusResponse,
+    controller: &str,
+    policy: &Policy,
+) -> proto::StatusResponse {
+    let owns = |gate: &str| {
+        policy
+            .gates()
+            .map(GatePass::gate)
+            .any(|own| own.id.as_str() == gate && own.controller.as_str() == controller)
+    };
+    let mut own = status;
+    own.classes.retain(|class| class.controller_id == controller);
+    own.unassessed.retain(|purpose| purpose.controller_id == controller);
+    own.gate_plans.retain(|plan| owns(&plan.gate_id));
+    own.down_alternatives.retain(|way| owns(&way.gate_id));
+    own.quarantined_records.clear();
+    own
 }
 
 /// Every file, in the order of the law's list.
