@@ -91,6 +91,16 @@ impl SmallDisk {
         panic!("the program did not serve within {PATIENCE:?}");
     }
 
+    /// kill -9, waited for: the next client is not one of the old process.
+    async fn kill(&mut self) {
+        self.tell("kill");
+        let begun = Instant::now();
+        while serving_at(self.address).await.is_some() {
+            assert!(begun.elapsed() < PATIENCE, "the program does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The end of its input ends the shell, and that the program.
     fn end(self) {
         let Self { mut shell, commands, .. } = self;
@@ -172,7 +182,7 @@ async fn on_a_full_disk_revoke_works_and_the_rest_is_refused_until_there_is_spac
         assert_eq!(answer.revoked_records.len(), 1, "{n}");
     }
     assert!(is_low(&client).await, "the reserve stays in use while the disk is full");
-    disk.tell("kill");
+    disk.kill().await;
     let client = disk.start().await;
     let held = async |n: usize| {
         let request = proto::DescribeSubjectRequest {
