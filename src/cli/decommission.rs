@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Outcome;
 use super::exit::{Exit, Failure};
 use super::serve::ServeArgs;
-use super::{Outcome, block_on};
 use crate::server::{Decommissioned, Inventory, Order, decommission, inventory};
 use crate::service::{json, proto};
 
@@ -36,9 +36,9 @@ pub(super) struct DecommissionArgs {
     output: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &DecommissionArgs, json: bool) -> Outcome {
+pub(super) async fn run(args: &DecommissionArgs, json: bool) -> Outcome {
     let settings = args.settings.settings()?;
-    let found = block_on_inventory(&settings)?;
+    let found = inventory(&settings).await.map_err(Failure::usage)?;
     let digits = &found.public_key[..CONFIRMING_DIGITS];
     let (Some(confirm), Some(by), Some(trail), Some(output)) =
         (&args.confirm, &args.by, &args.trail, &args.output)
@@ -53,13 +53,11 @@ pub(super) fn run(args: &DecommissionArgs, json: bool) -> Outcome {
     let order = Order { by: by.clone(), trail: trail.clone(), certificate: output.clone() };
     let file = OpenOptions::new().write(true).create_new(true).open(output);
     let file = file.map_err(|fault| Failure::usage(fault).about(output))?;
-    block_on(async {
-        let done = decommission(&settings, &order).await.map_err(|fault| {
-            let _empty = std::fs::remove_file(output);
-            Failure::usage(fault)
-        })?;
-        report(&done, &order, found.records, file, json)
-    })
+    let done = decommission(&settings, &order).await.map_err(|fault| {
+        let _empty = std::fs::remove_file(output);
+        Failure::usage(fault)
+    })?;
+    report(&done, &order, found.records, file, json)
 }
 
 fn report(
@@ -99,15 +97,6 @@ fn report(
         eprintln!("assent: not wiped, and of no use to anybody without its keys: {file}");
     }
     Ok(if done.left.is_empty() && done.marked.is_ok() { Exit::Ok } else { Exit::Partial })
-}
-
-fn block_on_inventory(settings: &crate::config::Settings) -> Result<Inventory, Failure> {
-    let mut found = None;
-    block_on(async {
-        found = Some(inventory(settings).await.map_err(Failure::usage)?);
-        Ok(Exit::Ok)
-    })?;
-    found.ok_or_else(|| Failure::new(Exit::Internal, "nothing was looked at"))
 }
 
 fn tell(found: &Inventory, digits: &str, json: bool) -> Outcome {

@@ -133,7 +133,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Keys(command) => keys::run(command, json),
         Command::Lockout(command) => block_on(lockout::run(&command, json)),
         Command::Backup(args) => block_on(backup::backup(&args, json)),
-        Command::Decommission(args) => decommission::run(&args, json),
+        Command::Decommission(args) => block_on(decommission::run(&args, json)),
         Command::Restore(args) => backup::restore(&args, json),
         Command::Audit(AuditCommand::Verify(args)) => audit::verify(&args, json),
         Command::Audit(AuditCommand::Export(args)) => block_on(audit::export(&args, json)),

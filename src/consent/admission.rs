@@ -151,14 +151,8 @@ impl Policy {
     /// The first rule that stands against it.
     pub fn check_held(&self, consent: &ConsentRecord) -> Result<(), ConsentRefusal> {
         let profile = self.profile();
-        let max_days = profile.max_retention_days;
-        if consent.expires_at > consent.captured_at.plus_days(max_days) {
-            let fault = ConsentFault::RetentionTooLong { max_days };
-            return Err(refuse("consent.expires_at", fault));
-        }
-        if consent.subject_class == SubjectClass::Under14 && !profile.children_allowed {
-            return Err(refuse("consent.subject_class", ConsentFault::ChildrenNotAllowed));
-        }
+        check_retention(consent, profile)?;
+        check_children_allowed(consent, profile)?;
         check_basis(consent, profile)?;
         self.check_offdevice(consent)
     }
@@ -248,7 +242,6 @@ fn check_times(
     profile: &Profile,
     now: Timestamp,
 ) -> Result<(), ConsentRefusal> {
-    let max_days = profile.max_retention_days;
     if consent.captured_at > now.plus_ms(CLOCK_TOLERANCE_MS) {
         return Err(refuse("consent.captured_at", ConsentFault::InFuture));
     }
@@ -256,12 +249,19 @@ fn check_times(
         ConsentFault::NotAfterCapture
     } else if consent.expires_at <= now {
         ConsentFault::Past
-    } else if consent.expires_at > consent.captured_at.plus_days(max_days) {
-        ConsentFault::RetentionTooLong { max_days }
     } else {
-        return Ok(());
+        return check_retention(consent, profile);
     };
     Err(refuse("consent.expires_at", fault))
+}
+
+/// C7: no longer than the profile allows.
+fn check_retention(consent: &ConsentRecord, profile: &Profile) -> Result<(), ConsentRefusal> {
+    let max_days = profile.max_retention_days;
+    if consent.expires_at > consent.captured_at.plus_days(max_days) {
+        return Err(refuse("consent.expires_at", ConsentFault::RetentionTooLong { max_days }));
+    }
+    Ok(())
 }
 
 /// C9: another basis needs a law, and a profile that accepts it.
@@ -283,13 +283,22 @@ fn check_subject_class(
     profile: &Profile,
     now: Timestamp,
 ) -> Result<(), ConsentRefusal> {
+    check_children_allowed(consent, profile)?;
     match consent.subject_class {
         SubjectClass::Adult => check_adult(consent),
-        SubjectClass::Under14 if !profile.children_allowed => {
-            Err(refuse("consent.subject_class", ConsentFault::ChildrenNotAllowed))
-        }
         SubjectClass::Under14 => check_child(consent, now),
     }
+}
+
+/// C5: whether the profile has children enrolled at all.
+fn check_children_allowed(
+    consent: &ConsentRecord,
+    profile: &Profile,
+) -> Result<(), ConsentRefusal> {
+    if consent.subject_class == SubjectClass::Under14 && !profile.children_allowed {
+        return Err(refuse("consent.subject_class", ConsentFault::ChildrenNotAllowed));
+    }
+    Ok(())
 }
 
 fn check_adult(consent: &ConsentRecord) -> Result<(), ConsentRefusal> {

@@ -31,6 +31,18 @@ impl Hasher {
     }
 }
 
+/// So that [`std::io::copy`] hashes what it reads.
+impl std::io::Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// `HMAC-SHA256(key, |p1| p1 |p2| p2 ..)`, RFC 2104, with lengths as 8 bytes big-endian, so that
 /// no two lists of parts share an input. Whoever lacks the key can neither compute it nor test a
 /// guess, which is why a MAC may name a row where a plain hash of a guessable name may not.

@@ -12,7 +12,7 @@ use crate::types::Timestamp;
 /// Where an export is.
 enum Export {
     Begin { after: u64 },
-    Going { writer: ExportWriter<Vec<u8>>, at: u64, until: u64 },
+    Going { writer: ExportWriter<Vec<u8>>, until: u64 },
     Done,
 }
 
@@ -57,19 +57,14 @@ impl Engine {
                 let start = self.store.audit_at(after).await?;
                 let mut writer = ExportWriter::begin(Vec::new(), signer, start, now)?;
                 let piece = std::mem::take(writer.get_mut());
-                Ok(Some((piece, Export::Going { writer, at: start.seq, until })))
+                Ok(Some((piece, Export::Going { writer, until })))
             }
-            Export::Going { mut writer, mut at, until } => {
-                if at >= until {
+            Export::Going { mut writer, until } => {
+                if writer.head().seq >= until {
                     return Ok(Some((writer.end(signer, now)?, Export::Done)));
                 }
                 // A hole, or a block that does not follow: nothing of it is signed.
-                let block = self.store.audit(at).await?;
-                let (_, entries) = block
-                    .filter(|(before, _)| *before == writer.head())
-                    .ok_or(StoreError::Malformed { what: "audit trail" })?;
-                for entry in entries {
-                    at += 1;
+                for entry in self.store.audit_behind(writer.head()).await? {
                     if digests_only {
                         writer.leaf(Leaf::of(&entry))?;
                     } else {
@@ -77,7 +72,7 @@ impl Engine {
                     }
                 }
                 let piece = std::mem::take(writer.get_mut());
-                Ok(Some((piece, Export::Going { writer, at, until })))
+                Ok(Some((piece, Export::Going { writer, until })))
             }
         }
     }

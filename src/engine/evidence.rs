@@ -83,9 +83,9 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether the entry concerns the question; counted if it does.
+    /// Whether the entry concerns the question.
     fn concerns(&mut self, entry: &Entry<'_>) -> bool {
-        let concerns = match &self.about {
+        match &self.about {
             EvidenceAbout::Period { from, until } => {
                 entry.at.is_some_and(|at| (*from <= at) && (at < *until))
             }
@@ -100,13 +100,13 @@ impl Seen {
                 let mut named = entry.record.iter().chain(&entry.records);
                 own || named.any(|record| self.records.contains(record))
             }
-        };
-        if concerns {
-            let answer = entry.decision.as_ref().map(|decision| format!(" {decision}"));
-            let event = format!("{}{}", entry.event, answer.unwrap_or_default());
-            *self.events.entry(event).or_default() += 1;
         }
-        concerns
+    }
+
+    fn count(&mut self, entry: &Entry<'_>) {
+        let answer = entry.decision.as_ref().map(|decision| format!(" {decision}"));
+        let event = format!("{}{}", entry.event, answer.unwrap_or_default());
+        *self.events.entry(event).or_default() += 1;
     }
 }
 
@@ -184,10 +184,8 @@ impl Engine {
             let Some((before, entries)) = self.store.audit(at).await? else { break };
             at = before.seq;
             for bytes in entries {
-                // Looked at once more, and counted, when it is written.
-                let counted = seen.events.clone();
+                // Counted when it is written.
                 if seen.concerns(&parsed(&bytes)?) {
-                    seen.events = counted;
                     break 'blocks;
                 }
                 at += 1;
@@ -218,13 +216,13 @@ impl Engine {
             });
             return Ok((EvidencePiece::Trail(piece), Collection::State { seen, trail }));
         }
-        let block = self.store.audit(head.seq).await?;
-        let (_, entries) = block
-            .filter(|(before, _)| *before == head)
-            .ok_or(StoreError::Malformed { what: "audit trail" })?;
-        for bytes in entries {
+        for bytes in self.store.audit_behind(head).await? {
             let entry = parsed(&bytes)?;
-            if seen.concerns(&entry) || COMMON_EVENTS.contains(&entry.event.as_ref()) {
+            let concerns = seen.concerns(&entry);
+            if concerns {
+                seen.count(&entry);
+            }
+            if concerns || COMMON_EVENTS.contains(&entry.event.as_ref()) {
                 trail.whole += 1;
                 trail.writer.entry(&bytes)?;
             } else {

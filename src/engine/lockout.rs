@@ -391,7 +391,7 @@ mod tests {
         let lockouts = Lockouts::default();
         let under_way: Vec<_> = (0..100).map(|_| lockouts.begin([1; 32], LIMIT, now())).collect();
         assert_eq!(under_way.iter().filter(|attempt| attempt.is_ok()).count(), LIMIT as usize);
-        let locked = under_way.into_iter().flatten().filter(|_| true);
+        let locked = under_way.into_iter().flatten();
         assert_eq!(locked.map(|attempt| attempt.failed(now())).filter(|locked| *locked).count(), 1);
         let later = now().plus_ms(FIRST_WAIT_MS);
         let one = lockouts.begin([1; 32], LIMIT, later);

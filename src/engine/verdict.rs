@@ -118,6 +118,18 @@ impl Decision {
         }
     }
 
+    /// Who matched, if anybody did.
+    #[must_use]
+    pub fn found(&self) -> Option<&Match> {
+        if let Self::Match(found) = self { Some(found) } else { None }
+    }
+
+    /// How long the claimed subject's face has to wait, if it has to.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Self::LockedOut { retry_after } = self { Some(*retry_after) } else { None }
+    }
+
     /// Why nobody matched, as the audit trail calls it, where that is known.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {

@@ -115,7 +115,7 @@ impl Engine {
         verdict.timings.search = searched.elapsed();
         telemetry::stage(Stage::Search, verdict.timings.search);
         self.decide_and_record(asked, threshold, &found, verdict).await?;
-        if let Decision::Match(found) = &verdict.decision {
+        if let Some(found) = verdict.decision.found() {
             self.note_use(found);
         }
         Ok(())
@@ -172,22 +172,12 @@ impl Engine {
     }
 
     async fn record(&self, asked: &Asked, verdict: &Verdict) -> Result<(), VerifyError> {
-        let found = match &verdict.decision {
-            Decision::Match(found) => Some(FoundUnder {
-                record: found.record(),
-                consent_id: &found.tag().consent_id,
-                purpose: &found.tag().class.purpose,
-                scope: &found.tag().class.scope,
-            }),
-            Decision::NoMatch
-            | Decision::Ambiguous
-            | Decision::NoFace
-            | Decision::SeveralFaces
-            | Decision::LowQuality
-            | Decision::SpoofSuspected
-            | Decision::StaleFrame
-            | Decision::LockedOut { .. } => None,
-        };
+        let found = verdict.decision.found().map(|found| FoundUnder {
+            record: found.record(),
+            consent_id: &found.tag().consent_id,
+            purpose: &found.tag().class.purpose,
+            scope: &found.tag().class.scope,
+        });
         let event = AuditEvent::Decision {
             at: self.now(),
             caller: &asked.caller,

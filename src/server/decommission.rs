@@ -26,8 +26,6 @@ use crate::types::{Revision, Timestamp};
 
 /// What a decommissioned data directory holds: the certificate.
 const MARKER: &str = "decommissioned.json";
-/// Written and read at once, bytes.
-const CHUNK_BYTES: usize = 1 << 20;
 
 const TECHNIQUE: [&str; 2] = [
     "cryptographic erase, then overwriting and removal: every template, record and backup is \
@@ -141,7 +139,7 @@ pub struct Order {
 
 /// Whether the data directory was decommissioned.
 #[must_use]
-pub fn is_decommissioned(data_dir: &Path) -> bool {
+pub(super) fn is_decommissioned(data_dir: &Path) -> bool {
     data_dir.join(MARKER).exists()
 }
 
@@ -284,11 +282,9 @@ async fn export(store: &Store, file: &File) -> Result<Head, StoreError> {
     let signer: &Signer = store.signer();
     let (now, start) = (Timestamp::now(), store.audit_at(0).await?);
     let mut writer = ExportWriter::begin(BufWriter::new(file), signer, start, now)?;
-    while let Some((before, entries)) = store.audit(writer.head().seq).await? {
-        if before != writer.head() {
-            return Err(StoreError::Malformed { what: "audit trail" });
-        }
-        for entry in entries {
+    let until = store.audit_head().seq;
+    while writer.head().seq < until {
+        for entry in store.audit_behind(writer.head()).await? {
             writer.entry(&entry)?;
         }
     }
@@ -378,12 +374,7 @@ fn mark(data_dir: &Path, certificate: &Receipt) -> Result<(), DecommissionFailur
 }
 
 fn digest(path: &Path) -> io::Result<[u8; 32]> {
-    let (mut file, mut hasher, mut chunk) =
-        (File::open(path)?, Hasher::default(), vec![0; CHUNK_BYTES]);
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(&chunk[..read]),
-        }
-    }
+    let mut hasher = Hasher::default();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finish())
 }

@@ -249,7 +249,7 @@ fn publish(engine: &Engine, shared: &Shared, watched: &mut Watched) {
         (Gauge::GraphTemplates, status.index.graph.map_or(0, |graph| graph.linked) as f64),
         (Gauge::Revision, status.revision.0 as f64),
         (Gauge::Quarantined, status.quarantined.len() as f64),
-        (Gauge::ClockSkew, engine.clock_status().skew_ms as f64 / 1_000.0),
+        (Gauge::ClockSkew, status.clock_skew_ms as f64 / 1_000.0),
         (Gauge::Unassessed, status.unassessed.len() as f64),
         (Gauge::LockedSubjects, status.locked_subjects as f64),
         (Gauge::LowOnSpace, f64::from(u8::from(status.low_on_space))),

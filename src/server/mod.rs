@@ -26,7 +26,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use decommission::{
     DecommissionFailure, Decommissioned, Inventory, Order, decommission, inventory,
-    is_decommissioned,
 };
 pub use harden::harden;
 pub use logging::init_logging;
@@ -123,7 +122,7 @@ pub struct Running {
 /// # Errors
 /// See [`StartupError`]; nothing is left running then.
 pub async fn start(settings: Settings) -> Result<Running, StartupError> {
-    if is_decommissioned(&settings.data_dir) {
+    if decommission::is_decommissioned(&settings.data_dir) {
         return Err(StartupError::Decommissioned { path: settings.data_dir });
     }
     let cell = settings.cell.open()?;

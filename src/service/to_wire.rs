@@ -79,46 +79,21 @@ impl From<SubjectClass> for proto::SubjectClass {
 impl From<Verdict> for proto::VerifyResponse {
     fn from(verdict: Verdict) -> Self {
         let decision = decision(&verdict.decision);
-        let found = match &verdict.decision {
-            Decision::Match(found) => Some(proto::Match {
-                subject_ref: found.subject().to_string(),
-                record_id: found.record().to_string(),
-                consent_tag: Some(found.tag().into()),
-                similarity: verdict.expose_similarity.then(|| found.similarity().get()),
-                comparison: comparison(verdict.comparison).into(),
-            }),
-            Decision::NoMatch
-            | Decision::Ambiguous
-            | Decision::NoFace
-            | Decision::SeveralFaces
-            | Decision::LowQuality
-            | Decision::SpoofSuspected
-            | Decision::StaleFrame
-            | Decision::LockedOut { .. } => None,
+        let found = verdict.decision.found().map(|found| proto::Match {
+            subject_ref: found.subject().to_string(),
+            record_id: found.record().to_string(),
+            consent_tag: Some(found.tag().into()),
+            similarity: verdict.expose_similarity.then(|| found.similarity().get()),
+            comparison: comparison(verdict.comparison).into(),
+        });
+        let retry_after_ms = match verdict.decision.retry_after() {
+            Some(wait) => u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+            None => 0,
         };
-        let retry_after_ms = match verdict.decision {
-            Decision::LockedOut { retry_after } => {
-                u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX)
-            }
-            Decision::Match(_)
-            | Decision::NoMatch
-            | Decision::NoFace
-            | Decision::SeveralFaces
-            | Decision::LowQuality
-            | Decision::SpoofSuspected
-            | Decision::Ambiguous
-            | Decision::StaleFrame => 0,
-        };
-        let reason = match &verdict.decision {
-            Decision::Ambiguous => proto::NoMatchReason::Ambiguous,
-            Decision::Match(_)
-            | Decision::NoMatch
-            | Decision::NoFace
-            | Decision::SeveralFaces
-            | Decision::LowQuality
-            | Decision::SpoofSuspected
-            | Decision::LockedOut { .. }
-            | Decision::StaleFrame => proto::NoMatchReason::Unspecified,
+        let reason = if matches!(verdict.decision, Decision::Ambiguous) {
+            proto::NoMatchReason::Ambiguous
+        } else {
+            proto::NoMatchReason::Unspecified
         };
         Self {
             decision: decision.into(),

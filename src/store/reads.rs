@@ -80,6 +80,16 @@ impl Store {
         Ok(Some((before, entries)))
     }
 
+    /// The entries behind `head`, which is not the end of the trail: some that stand together.
+    ///
+    /// # Errors
+    /// A hole, or a block that does not follow from `head`; a block does not open, or the backend.
+    pub async fn audit_behind(&self, head: Head) -> Result<Vec<Vec<u8>>, StoreError> {
+        let block = self.audit(head.seq).await?.filter(|(before, _)| *before == head);
+        let (_, entries) = block.ok_or(StoreError::Malformed { what: "audit trail" })?;
+        Ok(entries)
+    }
+
     /// The block with entry `seq`; else the one before it, or the first that is left.
     async fn block_of(&self, seq: u64) -> Result<Option<Block>, StoreError> {
         let row = match self.backend.floor(Table::Audit, RowKey::sequence(seq)).await? {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::Outcome;
@@ -26,7 +26,7 @@ use super::exit::{Exit, Failure};
 use crate::audit::{Receipt, ReceiptKind, VerifyReport, verify_export};
 use crate::crypto::{Hasher, PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
 use crate::service::client::Answers;
-use crate::service::{WireTime, proto};
+use crate::service::proto;
 use crate::types::Timestamp;
 
 const STATEMENT: &str = "statement.json";
@@ -35,8 +35,6 @@ const TRAIL: &str = "trail.jsonl";
 const PAGE: &str = "index.html";
 /// Most events that the page shows; the trail has all.
 const MOST_SHOWN: usize = 10_000;
-/// Bytes of the trail that are hashed at once.
-const CHUNK_BYTES: usize = 1 << 16;
 
 /// `assent evidence`.
 #[derive(Debug, Args)]
@@ -109,14 +107,9 @@ pub(super) async fn run(args: &EvidenceArgs, json: bool) -> Outcome {
 pub(super) async fn incident(args: &IncidentArgs, json: bool) -> Outcome {
     use proto::collect_evidence_request::About;
     let until = args.until.unwrap_or_else(Timestamp::now);
-    let (from, until) = (Some(wire(args.from)), Some(wire(until)));
+    let (from, until) = (Some(args.from.into()), Some(until.into()));
     let about = About::Period(proto::PeriodEvidence { from, until });
     collect(&args.connection, about, &args.output, json).await
-}
-
-fn wire(at: Timestamp) -> WireTime {
-    let (seconds, ms) = (at.unix_ms().div_euclid(1000), at.unix_ms().rem_euclid(1000));
-    WireTime { seconds, nanos: i32::try_from(ms * 1_000_000).unwrap_or_default() }
 }
 
 async fn collect(
@@ -188,7 +181,7 @@ fn verify(args: &VerifyArgs, json: bool) -> Outcome {
 }
 
 /// The signature beside a statement.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Signature {
     #[serde(with = "hex::serde")]
     public_key: [u8; PUBLIC_KEY_BYTES],
@@ -290,17 +283,10 @@ fn text(value: &Value) -> String {
 }
 
 fn digest(path: &Path) -> Result<[u8; 32], Failure> {
-    let (mut reader, mut hasher) =
-        (BufReader::with_capacity(CHUNK_BYTES, file(path)?), Hasher::default());
-    loop {
-        let chunk = reader.fill_buf().map_err(|fault| Failure::usage(fault).about(path))?;
-        if chunk.is_empty() {
-            return Ok(hasher.finish());
-        }
-        hasher.update(chunk);
-        let read = chunk.len();
-        reader.consume(read);
-    }
+    let mut hasher = Hasher::default();
+    let copied = std::io::copy(&mut file(path)?, &mut hasher);
+    copied.map_err(|fault| Failure::usage(fault).about(path))?;
+    Ok(hasher.finish())
 }
 
 fn make_folder(folder: &Path) -> Result<(), Failure> {
