@@ -9,14 +9,16 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use zeroize::Zeroizing;
 
-use super::Outcome;
-use super::connection::{ConnectionArgs, read};
+use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::files::{about, new_file, open, read};
 use super::serve::wait_for_signal;
+use super::{Outcome, output};
 use crate::audit::{
     Checkpoint, Receipt, ReceiptKind, VerifyError, VerifyReport, Witness, read_checkpoints,
     verify_export,
 };
+use crate::crypto::PUBLIC_KEY_BYTES;
 use crate::service::client::Client;
 use crate::service::proto;
 
@@ -91,14 +93,14 @@ pub(super) fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     let key = public_key(args.public_key.as_deref())?;
     let witness = args.witness.as_deref().map(kept).transpose()?.unwrap_or_default();
     let file = open(&args.file)?;
-    let size = file.metadata().map_err(|fault| unreadable(&args.file, fault))?.len();
+    let size = file.metadata().map_err(about(&args.file))?.len();
     let progress = bar(size);
     let reader = progress.wrap_read(file);
     let report = verify_export(BufReader::new(reader), key.as_ref(), &witness, |_| {});
     progress.finish_and_clear();
     let report = report.map_err(|fault| refused(fault).about(&args.file))?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&report).map_err(Failure::internal)?);
+        output::print_value(&report)?;
         return Ok(Exit::Ok);
     }
     print_report(&report, key.is_some(), args.witness.is_some());
@@ -107,28 +109,37 @@ pub(super) fn verify(args: &VerifyArgs, json: bool) -> Outcome {
 
 fn print_report(report: &VerifyReport, key_given: bool, witness_given: bool) {
     let VerifyReport { public_key, first, entries, checkpoints, end, witnessed } = report;
-    say!("the audit trail holds: {entries} entries, from {first} to {}", end.head.seq);
-    say!("  signed by  {}", hex::encode(public_key));
-    if !key_given {
-        say!("             compare it with the key that you know: --public-key checks it");
-    }
-    say!("  at         {}", end.at);
-    say!("  signed on the way {checkpoints} times");
+    tell!("the audit trail holds: {} entries, from {} to {}", entries, first, end.head.seq);
+    print_signer(public_key, key_given);
+    tell!("  at         {}", end.at);
+    tell!("  signed on the way {} times", checkpoints);
     if witness_given {
-        say!("  agrees with {witnessed} checkpoint(s) of the witness");
+        print_witnessed(*witnessed);
     } else {
-        say!("  not compared with a witness: whoever has the signing key could have rewritten it");
+        tell!("  not compared with a witness: whoever has the signing key could have rewritten it");
     }
+}
+
+/// Whose signature it is.
+pub(super) fn print_signer(public_key: &[u8; PUBLIC_KEY_BYTES], key_given: bool) {
+    tell!("  signed by  {}", hex::encode(public_key));
+    if !key_given {
+        tell!("             compare it with the key that you know: --public-key checks it");
+    }
+}
+
+/// That a witness saw the same.
+pub(super) fn print_witnessed(checkpoints: usize) {
+    tell!("  agrees with {} checkpoint(s) of the witness", checkpoints);
 }
 
 pub(super) async fn export(args: &ExportArgs, json: bool) -> Outcome {
     let client = args.connection.connect().await?;
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&args.output);
-    let mut file = file.map_err(|fault| unreadable(&args.output, fault))?;
+    let mut file = new_file(&args.output)?;
     let fetched = fetch(&client, args.after, &mut file).await;
     let bytes = fetched.and_then(|bytes| {
         // A service that stops in the middle leaves a piece that holds for nothing.
-        file.rewind().map_err(|fault| unreadable(&args.output, fault))?;
+        file.rewind().map_err(about(&args.output))?;
         verify_export(BufReader::new(&file), None, &[], |_| {})
             .map_err(|fault| refused(fault).about(&args.output))?;
         Ok(bytes)
@@ -139,11 +150,8 @@ pub(super) async fn export(args: &ExportArgs, json: bool) -> Outcome {
     if json {
         say!("{}", serde_json::json!({ "file": args.output, "bytes": bytes }));
     } else {
-        say!(
-            "{} KiB written; check with `assent audit verify {}`",
-            bytes / 1024,
-            args.output.display()
-        );
+        let check = format!("`assent audit verify {}`", args.output.display());
+        tell!("{} KiB written; check with {}", bytes / 1024, check);
     }
     Ok(Exit::Ok)
 }
@@ -207,7 +215,7 @@ async fn look(
     if json {
         say!("{}", serde_json::to_string(&report).map_err(Failure::internal)?);
     } else {
-        say!("entry {} witnessed, {} new", report.end.head.seq, report.entries);
+        tell!("entry {} witnessed, {} new", report.end.head.seq, report.entries);
     }
     Ok(())
 }
@@ -219,11 +227,11 @@ fn keep(file: &Path, checkpoint: &Checkpoint) -> Result<(), Failure> {
         out.write_all(line.as_bytes())?;
         out.sync_all()
     });
-    written.map_err(|fault| unreadable(file, fault))
+    written.map_err(about(file))
 }
 
 pub(super) fn kept(file: &Path) -> Result<Vec<Checkpoint>, Failure> {
-    read_checkpoints(BufReader::new(open(file)?)).map_err(|fault| unreadable(file, fault))
+    read_checkpoints(BufReader::new(open(file)?)).map_err(about(file))
 }
 
 pub(super) fn verify_receipts(args: &ReceiptArgs, json: bool) -> Outcome {
@@ -236,18 +244,18 @@ pub(super) fn verify_receipts(args: &ReceiptArgs, json: bool) -> Outcome {
             .verify(key.as_ref())
             .map_err(|fault| Failure::new(Exit::Refused, fault.to_string()).about(file))?;
         if json {
-            say!("{}", serde_json::to_string_pretty(&statement.body).map_err(Failure::internal)?);
+            output::print_value(&statement.body)?;
             continue;
         }
         let what = match statement.kind {
-            ReceiptKind::Consent => "consent receipt",
-            ReceiptKind::Erasure => "erasure receipt",
-            ReceiptKind::Evidence => "statement of evidence",
-            ReceiptKind::Decommission => "certificate of decommissioning",
+            ReceiptKind::Consent => words!("consent receipt"),
+            ReceiptKind::Erasure => words!("erasure receipt"),
+            ReceiptKind::Evidence => words!("statement of evidence"),
+            ReceiptKind::Decommission => words!("certificate of decommissioning"),
         };
-        say!("{}: {what}, signed by {}", file.display(), hex::encode(receipt.public_key));
+        tell!("{}: {}, signed by {}", file.display(), what, hex::encode(receipt.public_key));
         if key.is_none() {
-            say!("  compare this key with the one that you know: --public-key checks it");
+            tell!("  compare this key with the one that you know: --public-key checks it");
         }
         if let Some(fields) = statement.body.as_object() {
             for (name, value) in fields.iter().filter(|(name, _)| *name != "type") {
@@ -303,14 +311,6 @@ pub(super) fn public_key(hex: Option<&str>) -> Result<Option<[u8; 32]>, Failure>
     hex.map(decode).transpose().map_err(|_no_hex| {
         Failure::new(Exit::Usage, "--public-key: 64 hexadecimal digits are needed")
     })
-}
-
-fn open(file: &Path) -> Result<File, Failure> {
-    File::open(file).map_err(|fault| unreadable(file, fault))
-}
-
-fn unreadable(file: &Path, fault: std::io::Error) -> Failure {
-    Failure::usage(fault).about(file)
 }
 
 pub(super) fn refused(fault: VerifyError) -> Failure {

@@ -1,8 +1,7 @@
 //! `assent backup` and `assent restore`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -10,17 +9,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::files::{about, new_secret_file, open};
 use super::keys::IdentityArgs;
 use super::serve::ServeArgs;
-use super::{Outcome, block_on};
+use super::{Outcome, block_on, output};
 use crate::crypto::envelope::{self, Recipient};
 use crate::server::restore_backup;
 use crate::service::client::Client;
 use crate::service::proto;
 use crate::store::{BackupCheck, BackupHead, Restored};
 
-/// Identities and backups are their owner's alone.
-const FILE_MODE: u32 = 0o600;
 /// How many records are named; the audit trail names all.
 const NAMED: usize = 10;
 
@@ -55,18 +53,16 @@ pub(super) struct RestoreArgs {
 
 pub(super) fn new_identity(args: &IdentityArgs) -> Outcome {
     let (identity, recipient) = envelope::new_identity();
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(FILE_MODE).open(&args.path);
-    let written = file.and_then(|mut file| {
-        file.write_all(identity.as_bytes())?;
-        file.sync_all()
-    });
-    written.map_err(|fault| Failure::usage(fault).about(&args.path))?;
+    let mut file = new_secret_file(&args.path)?;
+    let written = file.write_all(identity.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(about(&args.path))?;
     say!("{recipient}");
     eprintln!(
-        "identity written to {}: keep it away from the service, it opens the backups that are made \
-         with\n  assent backup --recipient {recipient}",
-        args.path.display()
+        "{}\n  assent backup --recipient {recipient}",
+        words!(
+            "identity written to {}: keep it away from the service, it opens the backups made with",
+            args.path.display()
+        )
     );
     Ok(Exit::Ok)
 }
@@ -75,9 +71,7 @@ pub(super) async fn backup(args: &BackupArgs, json: bool) -> Outcome {
     let recipients = args.recipients.iter().map(|text| text.parse::<Recipient>());
     let recipients = recipients.collect::<Result<Vec<_>, _>>().map_err(Failure::usage)?;
     let client = args.connection.connect().await?;
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(FILE_MODE).open(&args.output);
-    let file = file.map_err(|fault| Failure::usage(fault).about(&args.output))?;
+    let file = new_secret_file(&args.output)?;
     let fetched = fetch(&client, &recipients, &file).await;
     let (head, bytes) = fetched.inspect_err(|_| {
         let _left_there = std::fs::remove_file(&args.output);
@@ -86,8 +80,8 @@ pub(super) async fn backup(args: &BackupArgs, json: bool) -> Outcome {
         let said = serde_json::json!({ "file": args.output, "bytes": bytes, "at": head.at });
         say!("{said}");
     } else {
-        say!("{} MiB written to {}, as of {}", bytes >> 20, args.output.display(), head.at);
-        say!("  to restore it you need its identity, the root key and the newest key mirror");
+        tell!("{} MiB written to {}, as of {}", bytes >> 20, args.output.display(), head.at);
+        tell!("  to restore it you need its identity, the root key and the newest key mirror");
     }
     Ok(Exit::Ok)
 }
@@ -118,7 +112,6 @@ async fn fetch(
 
 pub(super) fn restore(args: &RestoreArgs, json: bool) -> Outcome {
     let settings = args.settings.settings()?;
-    let open = |path: &PathBuf| File::open(path).map_err(|fault| Failure::usage(fault).about(path));
     let identity = BufReader::new(open(&args.identity)?);
     let file = open(&args.file)?;
     let progress = ProgressBar::new(file.metadata().map_or(0, |data| data.len()));
@@ -136,16 +129,16 @@ pub(super) fn restore(args: &RestoreArgs, json: bool) -> Outcome {
 
 fn report(restored: &Restored, json: bool) -> Outcome {
     if json {
-        say!("{}", serde_json::to_string_pretty(restored).map_err(Failure::internal)?);
+        output::print_value(restored)?;
         return Ok(Exit::Ok);
     }
-    say!("{} records restored, as of {}", restored.records, restored.backup_at);
-    list("were revoked since and stay revoked", &restored.revoked_since);
-    list("were enrolled since and are lost: enrol them anew", &restored.lost);
-    say!(
-        "  the first start of the service writes this into the audit trail, which goes on after the"
+    tell!("{} records restored, as of {}", restored.records, restored.backup_at);
+    list(&words!("were revoked since and stay revoked"), &restored.revoked_since);
+    list(&words!("were enrolled since and are lost: enrol them anew"), &restored.lost);
+    tell!("  the first start of the service writes this into the audit trail");
+    tell!(
+        "  the trail goes on after the backup's last entry; later ones are with who exported them"
     );
-    say!("  backup's last entry; entries since are with whoever exported or witnessed them");
     Ok(Exit::Ok)
 }
 
@@ -158,7 +151,7 @@ fn list(what: &str, records: &[crate::types::RecordId]) {
         say!("    {record}");
     }
     if records.len() > NAMED {
-        say!("    and {} more", records.len() - NAMED);
+        tell!("    and {} more", records.len() - NAMED);
     }
 }
 

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::connection::{ConnectionArgs, read};
+use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::files::read;
+use super::words::in_chinese;
 use super::{Outcome, output};
 use crate::service::client::ClientError;
 use crate::service::proto;
@@ -46,10 +48,13 @@ pub(super) async fn apply(args: &ApplyArgs, json: bool) -> Outcome {
     if json {
         output::print_json("ApplyPolicyResponse", &response);
     } else {
-        let done = if args.dry_run { "would apply" } else { "applied" };
-        say!("{done}; revision {}", response.revision);
+        let done = if args.dry_run { words!("would apply") } else { words!("applied") };
+        tell!("{}; revision {}", done, response.revision);
     }
-    response.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    let warnings = if in_chinese() { &response.warnings_zh } else { &response.warnings };
+    for warning in warnings {
+        eprintln!("{}", words!("warning: {}", warning));
+    }
     Ok(Exit::Ok)
 }
 
@@ -82,8 +87,8 @@ pub(super) async fn notice(args: &NoticeArgs, json: bool) -> Outcome {
     let notice = response.notice.unwrap_or_default();
     say!("{}/{}@{}", notice.controller_id, notice.notice_id, notice.version);
     say!("sha256    {}", hex::encode(&notice.sha256));
-    say!("purposes  {}", notice.purposes.join(", "));
-    say!("from      {}", output::time(notice.effective_from.as_ref()));
+    tell!("purposes  {}", notice.purposes.join(", "));
+    tell!("from      {}", output::time(notice.effective_from.as_ref()));
     for text in &notice.texts {
         say!("\n[{}]", text.language);
         for part in [
@@ -187,6 +192,74 @@ pub(super) async fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     })
 }
 
+/// How an alternative is.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StateArg {
+    Up,
+    Down,
+}
+
+/// A way in that needs no face.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum MethodArg {
+    Card,
+    Code,
+    Qr,
+    Intercom,
+    Staff,
+}
+
+/// `assent alternative`.
+#[derive(Debug, Args)]
+pub(super) struct AlternativeArgs {
+    /// How it is
+    #[arg(value_enum)]
+    state: StateArg,
+    /// The gate
+    #[arg(long)]
+    gate: String,
+    /// The alternative; the gate's policy must have one of this kind with heartbeat_s
+    #[arg(long, value_enum)]
+    method: MethodArg,
+    /// Which of this kind, from 1, in the order of the policy
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    number: u32,
+    /// Why, for `assent status`
+    #[arg(long, default_value = "", hide_default_value = true)]
+    note: String,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+pub(super) async fn alternative(args: &AlternativeArgs, json: bool) -> Outcome {
+    let state = match args.state {
+        StateArg::Up => proto::AlternativeState::Up,
+        StateArg::Down => proto::AlternativeState::Down,
+    };
+    let method = match args.method {
+        MethodArg::Card => proto::AlternativeMethod::Card,
+        MethodArg::Code => proto::AlternativeMethod::Code,
+        MethodArg::Qr => proto::AlternativeMethod::Qr,
+        MethodArg::Intercom => proto::AlternativeMethod::Intercom,
+        MethodArg::Staff => proto::AlternativeMethod::Staff,
+    };
+    let request = proto::ReportAlternativeRequest {
+        gate_id: args.gate.clone(),
+        method: method.into(),
+        index: args.number - 1,
+        state: state.into(),
+        note: args.note.clone(),
+    };
+    let client = args.connection.connect().await?;
+    let response = client.report_alternative(request).await?;
+    if json {
+        output::print_json("ReportAlternativeResponse", &response);
+    } else {
+        tell!("noted; say it again within {} s, silence means down", response.heartbeat_s);
+    }
+    Ok(Exit::Ok)
+}
+
 /// `assent revoke`.
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
@@ -228,12 +301,12 @@ pub(super) async fn revoke(args: &RevokeArgs, json: bool) -> Outcome {
     if json {
         output::print_json("RevokeResponse", &response);
     } else if response.revoked_records.is_empty() {
-        say!("nothing was held; revision {}", response.revision);
+        tell!("nothing was held; revision {}", response.revision);
     } else {
         for record in &response.revoked_records {
-            say!("destroyed {record}");
+            tell!("destroyed {}", record);
         }
-        say!("gone from revision {} on", response.revision);
+        tell!("gone from revision {} on", response.revision);
     }
     Ok(Exit::Ok)
 }
@@ -260,169 +333,23 @@ pub(super) async fn describe(args: &DescribeArgs, json: bool) -> Outcome {
     if json {
         output::print_json("DescribeSubjectResponse", &response);
     } else if response.records.is_empty() {
-        say!("nothing is held; revision {}", response.revision);
+        tell!("nothing is held; revision {}", response.revision);
+    }
+    if !json {
+        response.records.iter().for_each(print_held);
         if response.failed_attempts > 0 {
-            say!("  failed attempts  {}", response.failed_attempts);
-        }
-    } else {
-        for held in &response.records {
-            let live = if held.live { "live" } else { "not matching" };
-            say!("{}  {live}, of {} frame(s)", held.record_id, held.frames);
-            say!("  model    {}", held.model_contract);
-            say!("  consent  {}", held.consent_tag.as_ref().map(output::tag).unwrap_or_default());
-            if !held.last_used_month.is_empty() {
-                say!("  last use {}", held.last_used_month);
-            }
-        }
-        if response.failed_attempts > 0 {
-            say!("failed attempts since the last match: {}", response.failed_attempts);
+            tell!("failed attempts since the last match: {}", response.failed_attempts);
         }
     }
     Ok(Exit::Ok)
 }
 
-/// `assent status`.
-#[derive(Debug, Args)]
-pub(super) struct StatusArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-}
-
-impl StatusArgs {
-    /// How to reach the service.
-    pub(super) fn connection(&self) -> &ConnectionArgs {
-        &self.connection
+fn print_held(held: &proto::HeldRecord) {
+    let live = if held.live { words!("live") } else { words!("not matching") };
+    tell!("{}  {}, of {} frame(s)", held.record_id, live, held.frames);
+    tell!("  model    {}", held.model_contract);
+    tell!("  consent  {}", held.consent_tag.as_ref().map(output::tag).unwrap_or_default());
+    if !held.last_used_month.is_empty() {
+        tell!("  last use {}", held.last_used_month);
     }
-}
-
-/// How keys are kept, in a line.
-fn key_line(keys: &proto::KeyStatus) -> String {
-    let mirror = if keys.mirrored { "mirrored" } else { "NOT mirrored: see the log" };
-    let proto::KeyStatus { epoch, root_cell, memory, .. } = keys;
-    format!("epoch {epoch}, ROOT in a {root_cell}, in memory {memory}, {mirror}")
-}
-
-/// How far a gate's operating point carries.
-fn reach_line(gate: &proto::GatePlan) -> String {
-    let proto::GatePlan { fpir, measured_templates, calibrated_templates, .. } = gate;
-    let reach = if measured_templates == calibrated_templates {
-        format!("FPIR {fpir} is measured up to {measured_templates} templates")
-    } else {
-        format!(
-            "FPIR {fpir} is measured up to {measured_templates} templates, extrapolated up to \
-             {calibrated_templates}"
-        )
-    };
-    match (gate.outgrown, gate.when_outgrown.as_str()) {
-        (false, _) => reach,
-        (true, "refuse") => format!("OUTGROWN, 1:N IS REFUSED: {reach}"),
-        (true, _) => format!("OUTGROWN, the FPIR is higher than that: {reach}"),
-    }
-}
-
-pub(super) async fn key_status(args: &StatusArgs, json: bool) -> Outcome {
-    let client = args.connection.connect().await?;
-    let keys = client.status(proto::StatusRequest {}).await?.keys.unwrap_or_default();
-    if json {
-        output::print_json("KeyStatus", &keys);
-    } else {
-        say!("{}", key_line(&keys));
-    }
-    Ok(Exit::Ok)
-}
-
-pub(super) async fn rotate_keys(args: &StatusArgs, json: bool) -> Outcome {
-    let client = args.connection.connect().await?;
-    let rotated = client.rotate_keys(proto::RotateKeysRequest {}).await?;
-    if json {
-        output::print_json("RotateKeysResponse", &rotated);
-        return Ok(Exit::Ok);
-    }
-    say!("{}", key_line(&rotated.keys.unwrap_or_default()));
-    say!("  older copies of the store open with no root key of today any more");
-    Ok(Exit::Ok)
-}
-
-pub(super) async fn confirm_clock(args: &StatusArgs, json: bool) -> Outcome {
-    let client = args.connection.connect().await?;
-    let confirmed = client.confirm_clock(proto::ConfirmClockRequest {}).await?;
-    if json {
-        output::print_json("ConfirmClockResponse", &confirmed);
-        return Ok(Exit::Ok);
-    }
-    say!("the clock is taken as it is: {}", output::time(confirmed.now.as_ref()));
-    if confirmed.skew_ms != 0 {
-        say!("  it was {} s from where it should have been", confirmed.skew_ms / 1_000);
-        say!("  what has expired by it is erased now");
-    }
-    Ok(Exit::Ok)
-}
-
-pub(super) async fn status(args: &StatusArgs, json: bool) -> Outcome {
-    let client = args.connection.connect().await?;
-    let status = client.status(proto::StatusRequest {}).await?;
-    if json {
-        output::print_json("StatusResponse", &status);
-        return Ok(Exit::Ok);
-    }
-    say!("assent {}: {}", status.version, status.state);
-    say!("  since     {}", output::time(status.started_at.as_ref()));
-    say!("  revision  {}", status.revision);
-    say!("  profile   {}, deployed {}", status.profile, status.deployment);
-    say!("  model     {} ({})", status.model_pack, status.model_contract);
-    say!("  provider  {}, scan {}", status.provider, status.scan_kernel);
-    let lock = if status.arena_locked { "locked" } else { "NOT all locked: raise `ulimit -l`" };
-    say!("  arena     {} KiB, {lock}", status.arena_bytes / 1024);
-    say!("  catalogue {} KiB", status.catalogue_bytes / 1024);
-    if status.graph_bytes > 0 {
-        let size = status.graph_bytes / 1024;
-        say!("  graph     {} templates, {size} KiB", status.graph_templates);
-    }
-    say!("  subjects  {}", status.subjects);
-    if let Some(keys) = &status.keys {
-        say!("  keys      {}", key_line(keys));
-    }
-    for class in &status.classes {
-        say!(
-            "  {:>8}  {} / {} / {}",
-            class.templates,
-            class.controller_id,
-            class.purpose,
-            class.scope
-        );
-    }
-    if status.clock_skew_ms != 0 {
-        let seconds = status.clock_skew_ms / 1_000;
-        say!("  CLOCK {seconds} s from where it should be: nothing is erased for expiry");
-        say!("    correct it, or run `assent clock confirm` if it is right");
-    }
-    for purpose in &status.unassessed {
-        let (controller, why) = (&purpose.controller_id, purpose.standing.replace('_', " "));
-        say!("  NO ENROLMENT for {} by {controller}: impact assessment {why}", purpose.purpose);
-    }
-    for way in &status.down_alternatives {
-        let heard = way.heard_at.as_ref().map_or("never heard of".to_owned(), |at| {
-            format!("last heard of {}", output::time(Some(at)))
-        });
-        let note = if way.note.is_empty() { String::new() } else { format!(": {}", way.note) };
-        say!("  ALTERNATIVE DOWN at {}: {} is {}, {heard}{note}", way.gate_id, way.name, way.state);
-    }
-    if status.locked_subjects > 0 {
-        say!("  locked out after failed attempts: {} subject(s)", status.locked_subjects);
-    }
-    for gate in &status.gate_plans {
-        say!("  gate {}: {}", gate.gate_id, gate.reason);
-        say!("    {}", reach_line(gate));
-    }
-    for recall in &status.recall {
-        let seen = recall.found + recall.missed;
-        say!("  recall of {}: {} of {seen} repeated mates", recall.plan, recall.found);
-    }
-    if status.store_low_on_space {
-        say!("  DISK FULL: only revocations are taken; free space, the service goes on by itself");
-    }
-    for record in &status.quarantined_records {
-        say!("  quarantined: {record}; revoke it by record id, or restore the store");
-    }
-    Ok(Exit::Ok)
 }

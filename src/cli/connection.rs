@@ -1,10 +1,11 @@
 //! Where the service is, for commands that call it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::exit::{Exit, Failure};
+use super::files::read;
 use crate::service::client::{Client, Target};
 
 /// How to reach the service.
@@ -30,10 +31,6 @@ pub(super) struct ConnectionArgs {
     key: Option<PathBuf>,
 }
 
-/// What to look at when nobody answers.
-const UNREACHABLE: &str = "is `assent serve` running there? --server (or ASSENT_SERVER) names \
-     another address: http:// where it serves --plaintext, https:// where it serves TLS";
-
 impl ConnectionArgs {
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         if !["http://", "https://"].iter().any(|scheme| self.server.starts_with(scheme)) {
@@ -49,12 +46,12 @@ impl ConnectionArgs {
             _ => None,
         };
         let target = Target { url: self.server.clone(), ca, identity };
-        Client::connect(&target).await.map_err(|error| Failure::from(error).advise(UNREACHABLE))
+        Client::connect(&target).await.map_err(|error| {
+            Failure::from(error)
+                .advise(&words!("is `assent serve` running there, or elsewhere (`--server`)?"))
+                .advise(&words!(
+                    "http:// where it serves `--plaintext`, https:// where it serves TLS"
+                ))
+        })
     }
-}
-
-/// A file's bytes, or a failure that names it.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path)
-        .map_err(|fault| Failure::new(Exit::Usage, format!("{}: {fault}", path.display())))
 }

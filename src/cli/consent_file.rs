@@ -9,7 +9,7 @@ use crate::consent::{AlternativeMethod, ConsentForm, LawfulBasis, Sha256, Subjec
 use crate::service::{WireTime, proto};
 use crate::types::Timestamp;
 
-use super::connection::read;
+use super::files::read;
 
 /// One consent record. Times are RFC 3339, digests 64 hexadecimal digits.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,15 +1,20 @@
 //! `assent decommission`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 
-use super::Outcome;
 use super::exit::{Exit, Failure};
+use super::files::new_file;
 use super::serve::ServeArgs;
-use crate::server::{Decommissioned, Inventory, Order, decommission, inventory};
+use super::{Outcome, output};
+use crate::server::{
+    DecommissionFailure, Decommissioned, Inventory, Order, decommission, finish, inventory,
+    is_interrupted,
+};
 use crate::service::{json, proto};
 
 /// Digits of the public key that confirm.
@@ -38,6 +43,11 @@ pub(super) struct DecommissionArgs {
 
 pub(super) async fn run(args: &DecommissionArgs, json: bool) -> Outcome {
     let settings = args.settings.settings()?;
+    if let (true, Some(output)) = (is_interrupted(&settings), &args.output) {
+        let file = new_file(output)?;
+        let done = finish(&settings, output).map_err(|fault| undone(output, fault))?;
+        return report(&done, output, file, json);
+    }
     let found = inventory(&settings).await.map_err(Failure::usage)?;
     let digits = &found.public_key[..CONFIRMING_DIGITS];
     let (Some(confirm), Some(by), Some(trail), Some(output)) =
@@ -51,23 +61,18 @@ pub(super) async fn run(args: &DecommissionArgs, json: bool) -> Outcome {
         return Err(Failure::new(Exit::Usage, message));
     }
     let order = Order { by: by.clone(), trail: trail.clone(), certificate: output.clone() };
-    let file = OpenOptions::new().write(true).create_new(true).open(output);
-    let file = file.map_err(|fault| Failure::usage(fault).about(output))?;
-    let done = decommission(&settings, &order).await.map_err(|fault| {
-        let _empty = std::fs::remove_file(output);
-        Failure::usage(fault)
-    })?;
-    report(&done, &order, found.records, file, json)
+    let file = new_file(output)?;
+    let done = decommission(&settings, &order).await.map_err(|fault| undone(output, fault))?;
+    report(&done, output, file, json)
 }
 
-fn report(
-    done: &Decommissioned,
-    order: &Order,
-    records: u64,
-    mut file: File,
-    json: bool,
-) -> Outcome {
-    let Order { certificate: output, trail, .. } = order;
+/// Why nothing, or not all, was destroyed; the certificate's file is empty then.
+fn undone(output: &Path, fault: DecommissionFailure) -> Failure {
+    let _empty = std::fs::remove_file(output);
+    Failure::usage(fault)
+}
+
+fn report(done: &Decommissioned, output: &Path, mut file: File, json: bool) -> Outcome {
     let message = proto::Receipt::from(&done.certificate);
     let value = json::to_json("Receipt", &message).unwrap_or_default();
     let written = writeln!(file, "{value:#}").and_then(|()| file.sync_all());
@@ -79,15 +84,24 @@ fn report(
     if json {
         say!("{value:#}");
     } else {
-        say!("{records} records destroyed, keys first; the certificate is {}", output.display());
-        say!("  check it with `assent receipt verify {}`", output.display());
-        say!(
+        let said: Value =
+            serde_json::from_slice(&done.certificate.body).map_err(Failure::internal)?;
+        let records = &said["records_destroyed"];
+        tell!("{} records destroyed, keys first; the certificate is {}", records, output.display());
+        tell!("  check it with {}", format!("`assent receipt verify {}`", output.display()));
+        tell!(
             "  keep {} for three years (M9, M14): it is the only copy of the audit trail",
-            trail.display()
+            said["audit_trail"]["file"].as_str().unwrap_or_default()
         );
         if !done.filed.is_empty() {
             let filed = done.filed.join(", ");
-            say!("  cancel the filing of {filed} with the authority within 30 working days (M15)");
+            tell!(
+                "  cancel the filing of {} with the authority within 30 working days (M15)",
+                filed
+            );
+            if !done.cancel_until.is_empty() {
+                tell!("  the last day for it is {}", done.cancel_until);
+            }
         }
     }
     if let Err(fault) = &done.marked {
@@ -101,27 +115,27 @@ fn report(
 
 fn tell(found: &Inventory, digits: &str, json: bool) -> Outcome {
     if json {
-        say!("{}", serde_json::to_string_pretty(found).map_err(Failure::internal)?);
+        output::print_value(found)?;
         return Ok(Exit::Ok);
     }
-    say!("this deployment would be destroyed, for good:");
-    say!("  public key  {}", found.public_key);
+    tell!("this deployment would be destroyed, for good:");
+    tell!("  public key  {}", found.public_key);
     for controller in &found.controllers {
-        say!("  controller  {}: {}", controller["id"], controller["name"]);
+        tell!("  controller  {}: {}", controller["id"], controller["name"]);
     }
-    for filing in &found.filings {
-        say!("  filing      {}, to be cancelled with the authority", filing["controller"]);
+    for controller in &found.filed {
+        tell!("  filing      {}, to be cancelled with the authority", controller);
     }
-    say!("  records     {}", found.records);
-    say!("  audit trail {} entries, written out before", found.audit_entries);
-    say!("  the root key, and {} files:", found.files.len());
+    tell!("  records     {}", found.records);
+    tell!("  audit trail {} entries, written out before", found.audit_entries);
+    tell!("  the root key, and {} files:", found.files.len());
     for file in found.files.iter().take(LISTED) {
         say!("    {}", file.display());
     }
     if found.files.len() > LISTED {
-        say!("    and {} more", found.files.len() - LISTED);
+        tell!("    and {} more", found.files.len() - LISTED);
     }
-    say!("nothing was destroyed. To do it, repeat the command with:");
+    tell!("nothing was destroyed. To do it, repeat the command with:");
     say!("  --confirm {digits} --by \"NAME, TITLE\" --trail trail.jsonl --output certificate.json");
     Ok(Exit::Ok)
 }

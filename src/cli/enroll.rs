@@ -7,9 +7,10 @@ use clap::Args;
 use futures_util::stream;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::connection::{ConnectionArgs, read};
+use super::connection::ConnectionArgs;
 use super::consent_file::ConsentFile;
 use super::exit::{Exit, Failure};
+use super::files::read;
 use super::{Outcome, output};
 use crate::service::client::Client;
 use crate::service::proto;
@@ -63,11 +64,11 @@ async fn single(args: &EnrollArgs, consent: &ConsentFile, json: bool) -> Outcome
     if json {
         output::print_json("EnrollResponse", &response);
     } else {
-        say!("enrolled {subject} as record {}", response.record_id);
-        say!("  expires   {}", output::time(response.expires_at.as_ref()));
-        say!("  revision  {}", response.revision);
+        tell!("enrolled {} as record {}", subject, response.record_id);
+        tell!("  expires   {}", output::time(response.expires_at.as_ref()));
+        tell!("  revision  {}", response.revision);
         for twin in &response.duplicates {
-            say!("  looks like {} (record {})", twin.subject_ref, twin.record_id);
+            tell!("  looks like {} (record {})", twin.subject_ref, twin.record_id);
         }
     }
     Ok(Exit::Ok)
@@ -108,7 +109,7 @@ async fn bulk(args: &EnrollArgs, folder: &Path, consent: &ConsentFile, json: boo
     let answers = send(&client, args.controller.clone(), consent.clone(), subjects).await?;
     tally.collect(answers, &bar, json).await?;
     bar.finish_and_clear();
-    eprintln!("{} enrolled, {} refused", tally.enrolled, tally.refused);
+    eprintln!("{}", words!("{} enrolled, {} refused", tally.enrolled, tally.refused));
     Ok(if tally.refused == 0 { Exit::Ok } else { Exit::Partial })
 }
 

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use super::words::in_chinese;
 use crate::service::client::ClientError;
 
 /// Shown below the long help.
@@ -101,35 +102,28 @@ impl From<ClientError> for Failure {
             "PERMISSION_DENIED" | "UNAUTHENTICATED" => Exit::Forbidden,
             _ => Exit::Internal,
         };
-        let said = error.zh.as_ref().filter(|_| speaks_chinese()).unwrap_or(&error.message);
+        let said = error.zh.as_ref().filter(|_| in_chinese()).unwrap_or(&error.message);
         let mut message = format!("{said} ({})", error.code.name());
         for way in &error.alternatives {
-            message.push_str("\n  other way in: ");
-            message.push_str(&super::output::way(way));
+            message.push('\n');
+            message.push_str(&words!("  other way in: {}", super::output::way(way)));
         }
         let this = Self::new(exit, message);
         match advice(&error) {
-            Some(advice) => this.advise(advice),
+            Some(advice) => this.advise(&advice),
             None => this,
         }
     }
 }
 
-/// Whether the user's language is Chinese.
-fn speaks_chinese() -> bool {
-    let language = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter();
-    let language = language.filter_map(std::env::var_os).find(|value| !value.is_empty());
-    language.is_some_and(|language| language.to_string_lossy().starts_with("zh"))
-}
-
 /// What to do about a refusal that the service cannot know the remedy of.
-fn advice(error: &ClientError) -> Option<&'static str> {
+fn advice(error: &ClientError) -> Option<String> {
     match (error.reason.as_deref(), error.code.name()) {
-        (Some("GATE_UNKNOWN"), _) => Some("gates come with a policy: `assent apply FILE`"),
-        (Some("REVOKED" | "KEY_REUSED" | "CONSENT_USED"), _) => Some(
-            "every enrolment needs a consent of its own: give the consent file a new consent_id",
-        ),
-        (_, "NOT_FOUND") => Some("notices come with a policy: `assent apply FILE`"),
+        (Some("GATE_UNKNOWN"), _) => Some(words!("gates come with a policy: `assent apply FILE`")),
+        (Some("REVOKED" | "KEY_REUSED" | "CONSENT_USED"), _) => Some(words!(
+            "every enrolment needs a consent of its own: give the consent file a new consent_id"
+        )),
+        (_, "NOT_FOUND") => Some(words!("notices come with a policy: `assent apply FILE`")),
         _ => None,
     }
 }

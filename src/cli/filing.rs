@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::files::{empty_folder, write_new};
 use super::{Outcome, output};
 use crate::service::client::Client;
 use crate::service::proto;
@@ -16,17 +17,11 @@ use crate::service::proto;
 #[derive(Debug, Subcommand)]
 pub(super) enum FilingCommand {
     /// Say where each controller stands, until when something is due, and what to do next
-    Status(StatusArgs),
+    Status(ConnectionArgs),
     /// Collect the material of a filing in a folder
     Pack(PackArgs),
     /// Say that something was filed with the authority
     MarkFiled(MarkArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct StatusArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +53,9 @@ pub(super) struct MarkArgs {
     /// Processing has ended and the filing was cancelled; nobody may be held any more
     #[arg(long)]
     cancelled: bool,
+    /// The last mark, of this number, was a mistake: all stands as before it, deadlines too
+    #[arg(long, conflicts_with_all = ["change", "cancelled", "at"])]
+    mistaken: bool,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -70,15 +68,15 @@ pub(super) async fn run(command: &FilingCommand, json: bool) -> Outcome {
     }
 }
 
-async fn status(args: &StatusArgs, json: bool) -> Outcome {
-    let client = args.connection.connect().await?;
+async fn status(connection: &ConnectionArgs, json: bool) -> Outcome {
+    let client = connection.connect().await?;
     let response = client.filing_status(proto::FilingStatusRequest {}).await?;
     if json {
         output::print_json("FilingStatusResponse", &response);
         return Ok(Exit::Ok);
     }
     if response.controllers.is_empty() {
-        say!("there is no controller: `assent apply FILE` brings one");
+        tell!("there is no controller: `assent apply FILE` brings one");
     }
     response.controllers.iter().for_each(print);
     Ok(Exit::Ok)
@@ -86,10 +84,11 @@ async fn status(args: &StatusArgs, json: bool) -> Outcome {
 
 async fn mark(args: &MarkArgs, json: bool) -> Outcome {
     let client = args.connection.connect().await?;
-    let mark = match (args.change, args.cancelled) {
-        (false, false) => proto::FilingMark::Filed,
-        (true, _) => proto::FilingMark::Changed,
-        (false, true) => proto::FilingMark::Cancelled,
+    let mark = match (args.change, args.cancelled, args.mistaken) {
+        (true, ..) => proto::FilingMark::Changed,
+        (_, true, _) => proto::FilingMark::Cancelled,
+        (.., true) => proto::FilingMark::Mistaken,
+        (false, false, false) => proto::FilingMark::Filed,
     };
     let request = proto::MarkFiledRequest {
         controller_id: args.controller.clone(),
@@ -107,19 +106,24 @@ async fn mark(args: &MarkArgs, json: bool) -> Outcome {
 }
 
 async fn pack(args: &PackArgs, json: bool) -> Outcome {
-    let folder = pack::Folder::empty(&args.out)?;
+    empty_folder(&args.out)?;
     let client = args.connection.connect().await?;
     let material = collect(&client, &args.controller).await?;
-    let written = folder.write(&pack::files(&material)?)?;
+    let mut written = Vec::new();
+    for (name, content) in pack::files(&material)? {
+        let path = args.out.join(name);
+        write_new(&path, content)?;
+        written.push(path.display().to_string());
+    }
     if json {
         let files = serde_json::json!({ "controllerId": args.controller, "files": written });
-        say!("{}", serde_json::to_string_pretty(&files).map_err(Failure::internal)?);
+        output::print_value(&files)?;
         return Ok(Exit::Ok);
     }
     for file in &written {
         say!("{file}");
     }
-    say!(
+    tell!(
         "the material is there as far as the service knows it; README.md says what you add by hand"
     );
     Ok(Exit::Ok)
@@ -142,60 +146,72 @@ async fn collect(client: &Client, controller: &str) -> Result<pack::Material, Fa
 fn print(filing: &proto::ControllerFiling) {
     say!("{}: {}", filing.controller_id, headline(filing));
     if filing.threshold == 0 {
-        say!("  persons   {}", filing.persons);
+        tell!("  persons   {}", filing.persons);
         return;
     }
-    say!("  persons   {} of {}", filing.persons, filing.threshold);
-    if !filing.number.is_empty() {
-        let done = if filing.filed_on.is_empty() {
-            format!("cancelled {}", filing.cancelled_on)
-        } else {
-            format!("filed {}", filing.filed_on)
-        };
-        say!("  number    {}, {done}", filing.number);
+    tell!("  persons   {} of {}", filing.persons, filing.threshold);
+    if !filing.filed_on.is_empty() {
+        tell!("  number    {}, filed {}", filing.number, filing.filed_on);
+    } else if !filing.number.is_empty() {
+        tell!("  number    {}, cancelled {}", filing.number, filing.cancelled_on);
     }
     if !filing.deadline_unknown.is_empty() {
-        say!("  deadline  NOT KNOWN: {}", filing.deadline_unknown);
+        tell!("  deadline  NOT KNOWN: {}", filing.deadline_unknown);
     }
-    say!("  next      {}", next(filing));
+    tell!("  next      {}", next(filing));
 }
 
 /// The state in words.
 fn headline(filing: &proto::ControllerFiling) -> String {
     let since = output::time(filing.due_since.as_ref());
     let until = match (filing.deadline.as_str(), filing.overdue) {
-        ("", _) => "as soon as you can".to_owned(),
-        (day, false) => format!("until {day}"),
-        (day, true) => format!("OVERDUE, it was until {day}"),
+        ("", _) => words!("as soon as you can"),
+        (day, false) => words!("until {}", day),
+        (day, true) => words!("OVERDUE, it was until {}", day),
     };
     match filing.state() {
-        proto::FilingState::Unspecified => "the profile in force wants no filing".to_owned(),
-        proto::FilingState::Quiet => "quiet".to_owned(),
-        proto::FilingState::Warned => {
-            format!("WARNED, from {} persons on", filing.warn_from)
+        proto::FilingState::Unspecified => words!("the profile in force wants no filing"),
+        proto::FilingState::Quiet => words!("quiet"),
+        proto::FilingState::Warned => words!("WARNED, from {} persons on", filing.warn_from),
+        proto::FilingState::Due => words!("DUE since {}: file {}", since, until),
+        proto::FilingState::Filed => words!("filed"),
+        proto::FilingState::ChangeDue => words!("CHANGE DUE since {}: file it {}", since, until),
+        proto::FilingState::CancelDue => {
+            words!("NOBODY HELD since {}: if use has ended, cancel the filing {}", since, until)
         }
-        proto::FilingState::Due => format!("DUE since {since}: file {until}"),
-        proto::FilingState::Filed => "filed".to_owned(),
-        proto::FilingState::ChangeDue => format!("CHANGE DUE since {since}: file it {until}"),
-        proto::FilingState::Cancelled => "cancelled".to_owned(),
+        proto::FilingState::Cancelled => words!("cancelled"),
     }
 }
 
 /// What to do.
 fn next(filing: &proto::ControllerFiling) -> String {
     let id = &filing.controller_id;
-    let pack = format!("`assent filing pack --controller {id} --out DIR` collects the material");
-    let mark = format!("`assent filing mark-filed --controller {id} --number NUMBER");
+    let pack = words!(
+        "{} collects the material",
+        format!("`assent filing pack --controller {id} --out DIR`")
+    );
+    let mark = |option: &str| {
+        format!("`assent filing mark-filed --controller {id} --number NUMBER{option}`")
+    };
     match filing.state() {
-        proto::FilingState::Unspecified | proto::FilingState::Quiet => "nothing".to_owned(),
-        proto::FilingState::Warned => format!("prepare the filing: {pack}"),
-        proto::FilingState::Due => format!(
-            "{pack}; file it with the cyberspace administration of the province, then {mark}`"
+        proto::FilingState::Unspecified | proto::FilingState::Quiet => words!("nothing"),
+        proto::FilingState::Warned => words!("prepare the filing: {}", pack),
+        proto::FilingState::Due => words!(
+            "{}; file it with the cyberspace administration of the province, then {}",
+            pack,
+            mark("")
         ),
-        proto::FilingState::Filed => format!(
-            "nothing; when you end: withdraw all, have the filing cancelled, then {mark} --cancelled`"
+        proto::FilingState::Filed => words!(
+            "nothing; when you end: withdraw all, have the filing cancelled, then {}",
+            mark(" --cancelled")
         ),
-        proto::FilingState::ChangeDue => format!("{pack}; file the change, then {mark} --change`"),
-        proto::FilingState::Cancelled => "nothing; it begins anew at the threshold".to_owned(),
+        proto::FilingState::ChangeDue => {
+            words!("{}; file the change, then {}", pack, mark(" --change"))
+        }
+        proto::FilingState::CancelDue => words!(
+            "if use has ended: have the filing cancelled, then {}; who enrols again need not",
+            mark(" --cancelled")
+        ),
+        proto::FilingState::Cancelled => words!("nothing; it begins anew at the threshold"),
     }
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::calls::{self, StatusArgs};
+use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
-use super::{Outcome, backup, block_on};
+use super::{Outcome, backup, block_on, status};
 use crate::config::{self, Overrides};
 use crate::crypto::cell::{CellPlace, FileCell, Passphrase};
 
@@ -17,9 +17,9 @@ pub(super) enum KeysCommand {
     /// Put the root key's file under another passphrase, or under none; the service must be stopped
     Passphrase(PassphraseArgs),
     /// Replace ROOT: older copies of the store open with no root key of today from then on
-    Rotate(StatusArgs),
+    Rotate(ConnectionArgs),
     /// Say which key epoch is in force, and how the keys are kept
-    Status(StatusArgs),
+    Status(ConnectionArgs),
     /// Make an identity to address backups to, and print its recipient
     BackupIdentity(IdentityArgs),
 }
@@ -60,8 +60,8 @@ pub(super) fn run(command: KeysCommand, json: bool) -> Outcome {
         KeysCommand::Init(args) => init(args),
         KeysCommand::Passphrase(args) => set_passphrase(&args),
         KeysCommand::BackupIdentity(args) => backup::new_identity(&args),
-        KeysCommand::Rotate(args) => block_on(calls::rotate_keys(&args, json)),
-        KeysCommand::Status(args) => block_on(calls::key_status(&args, json)),
+        KeysCommand::Rotate(args) => block_on(status::rotate_keys(&args, json)),
+        KeysCommand::Status(args) => block_on(status::key_status(&args, json)),
     }
 }
 
@@ -74,18 +74,20 @@ fn init(args: InitArgs) -> Outcome {
     };
     drop(place.create().map_err(Failure::usage)?);
     match place {
-        CellPlace::File { path, .. } => say!(
-            "root key written to {}\n\
-             Keep it out of all backups, on media that survive a broken disk: without it nothing opens,\n\
-             and with an old copy of it and of the data directory whatever was erased since opens again.",
-            path.display()
-        ),
-        CellPlace::Token(place) => say!(
-            "root key generated in {place}\n\
-             It never leaves the token. Keep it out of the token's own backups: with an old copy of it and\n\
-             of the data directory whatever was erased since opens again."
-        ),
+        CellPlace::File { path, .. } => {
+            tell!("root key written to {}", path.display());
+            tell!(
+                "Keep it out of all backups, on media that survive a broken disk: without it nothing opens."
+            );
+        }
+        CellPlace::Token(place) => {
+            tell!("root key generated in {}", place);
+            tell!("It never leaves the token. Keep it out of the token's own backups.");
+        }
     }
+    tell!(
+        "With an old copy of it and of the data directory whatever was erased since opens again."
+    );
     Ok(Exit::Ok)
 }
 
@@ -95,8 +97,8 @@ fn set_passphrase(args: &PassphraseArgs) -> Outcome {
     let cell = FileCell::open_under(&args.path, from.as_ref()).map_err(Failure::usage)?;
     cell.set_passphrase(to.as_ref()).map_err(Failure::internal)?;
     match to {
-        Some(_) => say!("{} is under the new passphrase", args.path.display()),
-        None => say!("{} is under no passphrase", args.path.display()),
+        Some(_) => tell!("{} is under the new passphrase", args.path.display()),
+        None => tell!("{} is under no passphrase", args.path.display()),
     }
     Ok(Exit::Ok)
 }

@@ -38,9 +38,9 @@ pub(super) async fn run(command: &LockoutCommand, json: bool) -> Outcome {
     if json {
         output::print_json("ClearLockoutResponse", &response);
     } else if response.cleared {
-        say!("cleared: the face may be tried again");
+        tell!("cleared: the face may be tried again");
     } else {
-        say!("no failed attempts were on record");
+        tell!("no failed attempts were on record");
     }
     Ok(Exit::Ok)
 }

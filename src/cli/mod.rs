@@ -10,6 +10,9 @@ macro_rules! say {
     ($($arg:tt)*) => { $crate::cli::output::line(format_args!($($arg)*)) };
 }
 
+#[macro_use]
+mod words;
+
 mod audit;
 mod backup;
 mod bench;
@@ -22,6 +25,7 @@ mod demo;
 mod enroll;
 mod evidence;
 mod exit;
+mod files;
 mod filing;
 mod keys;
 mod lockout;
@@ -30,10 +34,12 @@ mod output;
 mod profile;
 mod ropa;
 mod serve;
+mod status;
 
 use clap::{Parser, Subcommand};
 
 use audit::{AuditCommand, ReceiptCommand};
+use connection::ConnectionArgs;
 pub use exit::Exit;
 
 /// A face-matching microservice that only works with consent.
@@ -63,12 +69,14 @@ enum Command {
     Enroll(enroll::EnrollArgs),
     /// Verify a photo at a gate; exits 0 on MATCH, 3 on NO_MATCH
     Verify(calls::VerifyArgs),
+    /// Say that a gate's other way in is up or down, as its controller does by `heartbeat_s`
+    Alternative(calls::AlternativeArgs),
     /// Withdraw a consent and destroy what it covered
     Revoke(calls::RevokeArgs),
     /// Say what is held about a subject
     Describe(calls::DescribeArgs),
     /// Say what the service is doing
-    Status(calls::StatusArgs),
+    Status(ConnectionArgs),
     /// Say what the rules of a policy profile are and where they come from
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
@@ -103,7 +111,7 @@ enum Command {
     /// Collect what was done in a stretch of time, after an incident
     Incident(evidence::IncidentArgs),
     /// Print the records of processing (GDPR 30, PIPL 55), out of what is in force
-    Ropa(calls::StatusArgs),
+    Ropa(ConnectionArgs),
     /// Put load on a running service and measure it
     Bench(bench::BenchArgs),
     /// Check receipts of consent and erasure
@@ -115,7 +123,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum ClockCommand {
     /// Take the clock as it is: what has expired by it is erased
-    Confirm(calls::StatusArgs),
+    Confirm(ConnectionArgs),
 }
 
 /// Runs one command; the value is the process's exit status.
@@ -143,14 +151,15 @@ pub fn run(cli: Cli) -> Exit {
         Command::Incident(args) => block_on(evidence::incident(&args, json)),
         Command::Ropa(args) => block_on(ropa::run(&args, json)),
         Command::Bench(args) => block_on(bench::run(&args, json)),
-        Command::Clock(ClockCommand::Confirm(args)) => block_on(calls::confirm_clock(&args, json)),
+        Command::Clock(ClockCommand::Confirm(args)) => block_on(status::confirm_clock(&args, json)),
         Command::Apply(args) => block_on(calls::apply(&args, json)),
         Command::Notice(args) => block_on(calls::notice(&args, json)),
         Command::Enroll(args) => block_on(enroll::run(&args, json)),
         Command::Verify(args) => block_on(calls::verify(&args, json)),
+        Command::Alternative(args) => block_on(calls::alternative(&args, json)),
         Command::Revoke(args) => block_on(calls::revoke(&args, json)),
         Command::Describe(args) => block_on(calls::describe(&args, json)),
-        Command::Status(args) => block_on(calls::status(&args, json)),
+        Command::Status(args) => block_on(status::status(&args, json)),
     };
     outcome.unwrap_or_else(|failure| failure.report())
 }

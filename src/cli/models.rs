@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Outcome;
 use super::exit::{Exit, Failure};
+use super::{Outcome, output};
 use crate::pipeline::{
     PipelineSettings, ProviderSpeed, Trial, compare_providers, fetch, list_packs,
 };
@@ -61,7 +61,7 @@ fn list(place: &PlaceArgs, json: bool) -> Outcome {
     let packs = list_packs(&place.models_dir).map_err(Failure::usage)?;
     if json {
         let listed: Vec<_> = packs.iter().map(describe).collect();
-        say!("{}", serde_json::to_string_pretty(&listed).map_err(Failure::internal)?);
+        output::print_value(&listed)?;
         return Ok(Exit::Ok);
     }
     for pack in &packs {
@@ -105,7 +105,7 @@ fn bench(args: &BenchArgs, json: bool) -> Outcome {
     }
     let table = compare_providers(&settings, told).map_err(Failure::usage)?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&table).map_err(Failure::internal)?);
+        output::print_value(&table)?;
     }
     Ok(Exit::Ok)
 }

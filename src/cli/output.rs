@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use super::exit::Exit;
-use crate::service::{json, proto};
+use super::exit::{Exit, Failure};
+use super::words::in_chinese;
+use crate::service::{for_people, json, proto};
 
 /// One line on standard output.
 pub(super) fn line(text: std::fmt::Arguments<'_>) {
@@ -21,6 +22,12 @@ where
 {
     let value = json::to_json(name, message).unwrap_or_default();
     say!("{}", serde_json::to_string_pretty(&value).unwrap_or_default());
+}
+
+/// Prints any value as JSON.
+pub(super) fn print_value(value: &impl serde::Serialize) -> Result<(), Failure> {
+    say!("{}", serde_json::to_string_pretty(value).map_err(Failure::internal)?);
+    Ok(())
 }
 
 /// Prints one object of a policy diff.
@@ -42,10 +49,16 @@ pub(super) fn mark(kind: proto::ChangeKind) -> char {
 
 /// A way in that needs no face.
 pub(super) fn way(way: &proto::Alternative) -> String {
-    let method =
-        way.method().as_str_name().trim_start_matches("ALTERNATIVE_METHOD_").to_lowercase();
-    let accessible = if way.accessible { " (accessible)" } else { "" };
-    let down = if way.down { " (DOWN)" } else { "" };
+    let method = match way.method() {
+        proto::AlternativeMethod::Unspecified => words!("unknown"),
+        proto::AlternativeMethod::Card => words!("card"),
+        proto::AlternativeMethod::Code => words!("code"),
+        proto::AlternativeMethod::Qr => words!("qr"),
+        proto::AlternativeMethod::Intercom => words!("intercom"),
+        proto::AlternativeMethod::Staff => words!("staff"),
+    };
+    let accessible = if way.accessible { words!(" (accessible)") } else { String::new() };
+    let down = if way.down { words!(" (DOWN)") } else { String::new() };
     format!("{method}{accessible}{down}: {}", way.hint)
 }
 
@@ -56,8 +69,11 @@ pub(super) fn decision(decision: proto::Decision) -> &'static str {
 
 /// A reason against a face in words.
 pub(super) fn reason(reason: proto::QualityReason) -> String {
-    let name = reason.as_str_name().trim_start_matches("QUALITY_REASON_");
-    name.to_lowercase().replace('_', " ")
+    let name = reason.as_str_name();
+    match for_people(name).filter(|_| in_chinese()) {
+        Some((_, zh)) => zh.to_owned(),
+        None => name.trim_start_matches("QUALITY_REASON_").to_lowercase().replace('_', " "),
+    }
 }
 
 /// RFC 3339 to the second.
@@ -68,7 +84,7 @@ pub(super) fn time(at: Option<&crate::service::WireTime>) -> String {
 
 /// The consent tag on one line.
 pub(super) fn tag(tag: &proto::ConsentTag) -> String {
-    format!(
+    words!(
         "{} for {} in {} by {}, notice {}, until {}",
         tag.consent_id,
         tag.purpose,
@@ -81,33 +97,34 @@ pub(super) fn tag(tag: &proto::ConsentTag) -> String {
 
 /// A verification's answer on a few lines.
 pub(super) fn verdict(response: &proto::VerifyResponse) -> String {
-    let mut text = decision(response.decision()).to_owned();
-    if response.retry_after_ms > 0 {
-        let _ = write!(text, "  try again in {} s", response.retry_after_ms.div_ceil(1000));
+    let mut first = decision(response.decision()).to_owned();
+    if let Some((_, zh)) = for_people(response.decision().as_str_name()).filter(|_| in_chinese()) {
+        let _ = write!(first, "  {zh}");
     }
+    if response.retry_after_ms > 0 {
+        first.push_str(&words!("  try again in {} s", response.retry_after_ms.div_ceil(1000)));
+    }
+    let mut lines = Vec::new();
     if let Some(found) = &response.r#match {
-        let _ = write!(text, "  {}", found.subject_ref);
+        let _ = write!(first, "  {}", found.subject_ref);
         if let Some(similarity) = found.similarity {
-            let _ = write!(text, "  similarity {similarity:.3}");
+            first.push_str(&words!("  similarity {}", format_args!("{similarity:.3}")));
         }
-        if let Some(covered) = &found.consent_tag {
-            let _ = write!(text, "\n  consent    {}", tag(covered));
-        }
-        let _ = write!(text, "\n  record     {}", found.record_id);
+        let covered = found.consent_tag.as_ref();
+        lines.extend(covered.map(|covered| words!("  consent    {}", tag(covered))));
+        lines.push(words!("  record     {}", found.record_id));
     }
     if response.no_match_reason() == proto::NoMatchReason::Ambiguous {
-        text.push_str("\n  reason     two subjects look too much alike for this gate's margin");
+        lines.push(words!("  reason     two subjects look too much alike for this gate's margin"));
     }
-    if let Some(quality) = &response.quality {
-        for problem in quality.reasons() {
-            let _ = write!(text, "\n  quality    {}", reason(problem));
-        }
-    }
-    for other in &response.alternatives {
-        let _ = write!(text, "\n  other way  {}", way(other));
-    }
+    let quality = response.quality.iter().flat_map(proto::Quality::reasons);
+    lines.extend(quality.map(|problem| words!("  quality    {}", reason(problem))));
+    let others = response.alternatives.iter();
+    lines.extend(others.map(|other| words!("  other way  {}", way(other))));
     if let Some(timings) = &response.timings {
-        let _ = write!(text, "\n  time       {:.1} ms", f64::from(timings.total_us) / 1000.0);
+        let ms = f64::from(timings.total_us) / 1000.0;
+        lines.push(words!("  time       {} ms", format_args!("{ms:.1}")));
     }
-    text
+    lines.insert(0, first);
+    lines.join("\n")
 }

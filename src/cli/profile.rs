@@ -2,8 +2,8 @@
 
 use clap::Subcommand;
 
-use super::Outcome;
 use super::exit::{Exit, Failure};
+use super::{Outcome, output};
 use crate::consent::Profile;
 
 #[derive(Debug, Subcommand)]
@@ -38,9 +38,7 @@ fn explain(name: &str, json: bool) -> Result<(), Failure> {
     let profile = Profile::named(name).map_err(Failure::usage)?;
     let rules = profile.explain();
     if json {
-        let text = serde_json::to_string_pretty(&rules).map_err(Failure::internal)?;
-        say!("{text}");
-        return Ok(());
+        return output::print_value(&rules);
     }
     say!("profile {name}");
     for rule in rules {

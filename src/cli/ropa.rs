@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Outcome;
-use super::calls::StatusArgs;
+use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::{Outcome, output};
 use crate::consent::Profile;
 use crate::service::proto;
 
@@ -24,8 +24,8 @@ const MEASURES: [(&str, &str); 6] = [
     ("encrypted backups; what was revoked does not come back", "备份加密，已撤回者不可恢复"),
 ];
 
-pub(super) async fn run(args: &StatusArgs, json: bool) -> Outcome {
-    let client = args.connection().connect().await?;
+pub(super) async fn run(connection: &ConnectionArgs, json: bool) -> Outcome {
+    let client = connection.connect().await?;
     let policy = client.read_policy(proto::ReadPolicyRequest {}).await?.toml;
     let status = client.status(proto::StatusRequest {}).await?;
     let policy: Value = toml::from_str(&policy).map_err(Failure::internal)?;
@@ -35,7 +35,7 @@ pub(super) async fn run(args: &StatusArgs, json: bool) -> Outcome {
         .map(|controller| record(controller, &policy, &status, &profile))
         .collect();
     if json {
-        say!("{}", serde_json::to_string_pretty(&records).map_err(Failure::internal)?);
+        output::print_value(&records)?;
         return Ok(Exit::Ok);
     }
     say!("# Records of processing / 个人信息处理活动记录");

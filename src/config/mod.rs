@@ -257,7 +257,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     check_pipeline(&pipeline)?;
     check_index(&raw.index)?;
     let snapshots = snapshots(raw.snapshot, &raw.data_dir)?;
-    let audit_retention_days = retention(raw.audit)?;
+    let audit_retention_days = retention(raw.audit, &profile)?;
     let key_mirror = raw.backup.key_mirror.unwrap_or_else(|| raw.data_dir.join(MIRROR_NAME));
     let reserve_bytes = reserve(raw.store.reserve_mib)?;
     let revoke_window = match raw.store.revoke_window_ms {
@@ -395,8 +395,9 @@ fn snapshots(raw: SnapshotOptions, data_dir: &Path) -> Result<Option<Snapshots>,
     Ok((every_s > 0).then_some(Snapshots { settings, every }))
 }
 
-fn retention(raw: AuditOptions) -> Result<Option<u32>, ConfigError> {
-    match raw.retention_days {
+fn retention(raw: AuditOptions, profile: &Profile) -> Result<Option<u32>, ConfigError> {
+    let default = profile.max_retention_days.saturating_add(LEAST_RETENTION_DAYS);
+    match raw.retention_days.unwrap_or(default) {
         0 => Ok(None),
         days if days < LEAST_RETENTION_DAYS => Err(ConfigError::Retention { days }),
         days => Ok(Some(days)),
@@ -448,6 +449,21 @@ mod tests {
         assert_eq!((fault(&reserve(0)), fault(&reserve(65_536))), (String::new(), String::new()));
         let odd = "[listen]\nplaintext = true\n[pipeline]\ndetector_size = 333";
         assert!(fault(odd).contains("pipeline.detector_size"));
+    }
+
+    #[test]
+    fn d6_the_trail_outlives_every_consent_by_three_years() {
+        for name in Profile::names() {
+            let toml = format!("profile = \"{name}\"\n[listen]\nplaintext = true");
+            let settings = validate(toml::from_str(&toml).unwrap()).unwrap();
+            let longest = Profile::named(name).unwrap().max_retention_days;
+            assert_eq!(settings.audit_retention_days, Some(longest + 1_096), "{name}");
+        }
+        let kept = |days: u32| {
+            fault(&format!("[listen]\nplaintext = true\n[audit]\nretention_days = {days}"))
+        };
+        assert!(kept(1_095).contains("audit.retention_days: 1095 is less than 1096"));
+        assert_eq!((kept(1_096), kept(0)), (String::new(), String::new()));
     }
 
     #[test]

@@ -184,17 +184,12 @@ pub struct FilingOptions {
 }
 
 /// `[audit]`.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuditOptions {
-    /// How long entries are kept, days; 0: for good.
-    pub retention_days: u32,
-}
-
-impl Default for AuditOptions {
-    fn default() -> Self {
-        Self { retention_days: LEAST_RETENTION_DAYS }
-    }
+    /// How long entries are kept, days; 0: for good. By default three years longer than the profile
+    /// lets a consent last: what was done under it on its last day can be proven for as long.
+    pub retention_days: Option<u32>,
 }
 
 /// `[store]`.

@@ -198,6 +198,7 @@ impl Object for Gate {
             min_eye_distance_px: fields
                 .optional("min_eye_distance_px")?
                 .unwrap_or(DEFAULT_MIN_EYE_DISTANCE_PX),
+            face_enabled: fields.optional("face_enabled")?.unwrap_or(true),
             single_face: fields.optional("single_face")?.unwrap_or(false),
             newest_frame_wins: fields.optional("newest_frame_wins")?.unwrap_or(true),
             expose_similarity: fields.optional("expose_similarity")?.unwrap_or(false),

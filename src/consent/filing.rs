@@ -13,10 +13,13 @@
 //!                                                            |                   | marked cancelled,
 //!                                                        Cancelled <-------------+ and from Filed
 //! ```
+//! Nobody held any more turns a filing into CancelDue, somebody held turns it back. A mark that was
+//! made by mistake is taken back: all stands as before it.
 //!
 //! # Invariants
 //! - A duty that arose stays until it is marked as done: people who leave do not undo it, because
-//!   the law counts from the day on which the number was reached.
+//!   the law counts from the day on which the number was reached. Only the duty to cancel a filing
+//!   ends by itself: who holds people again goes on.
 //! - A deadline never moves by itself: it is counted from what is remembered.
 //! - Nothing is marked as done that lies in the future.
 //!
@@ -127,6 +130,8 @@ pub enum FilingMark {
     Changed,
     /// Processing ended, and the filing was cancelled.
     Cancelled,
+    /// The last mark was a mistake.
+    Mistaken,
 }
 
 /// A duty that arises.
@@ -137,6 +142,8 @@ pub enum FilingDuty {
     File,
     /// To file a change.
     FileChange,
+    /// To have the filing cancelled.
+    Cancel,
 }
 
 /// A filing in force, as it was last marked.
@@ -168,8 +175,15 @@ pub struct FilingRecord {
     pub filed: Option<Filed>,
     /// When what was filed was first seen to differ from what is done, while no change was filed.
     pub changed_since: Option<Timestamp>,
+    /// Whether anybody was held under the filing in force: an end needs a beginning.
+    #[serde(default)]
+    pub used: bool,
+    /// When nobody was held any more under the filing in force.
+    pub ended_since: Option<Timestamp>,
     /// The filing that was cancelled last, while there is no other.
     pub cancelled: Option<Cancelled>,
+    /// What was remembered before the last mark, which may have been a mistake.
+    pub before: Option<Box<Self>>,
 }
 
 /// The last day on which something may be done; or why it is not known.
@@ -198,13 +212,21 @@ pub enum FilingState {
         /// Until when.
         deadline: Deadline,
     },
+    /// It holds nobody any more, and has to have its filing cancelled if that is the end.
+    CancelDue {
+        /// Since when.
+        since: Timestamp,
+        /// Until when.
+        deadline: Deadline,
+    },
     /// It has ended, and its filing was cancelled.
     Cancelled,
 }
 
 impl FilingState {
     /// Every state's name.
-    pub const NAMES: [&str; 6] = ["quiet", "warned", "due", "filed", "change_due", "cancelled"];
+    pub const NAMES: [&str; 7] =
+        ["quiet", "warned", "due", "filed", "change_due", "cancel_due", "cancelled"];
 
     /// Its name.
     #[must_use]
@@ -215,6 +237,7 @@ impl FilingState {
             Self::Due { .. } => "due",
             Self::Filed => "filed",
             Self::ChangeDue { .. } => "change_due",
+            Self::CancelDue { .. } => "cancel_due",
             Self::Cancelled => "cancelled",
         }
     }
@@ -223,9 +246,9 @@ impl FilingState {
     #[must_use]
     pub fn duty(&self) -> Option<(Timestamp, &Deadline)> {
         match self {
-            Self::Due { since, deadline } | Self::ChangeDue { since, deadline } => {
-                Some((*since, deadline))
-            }
+            Self::Due { since, deadline }
+            | Self::ChangeDue { since, deadline }
+            | Self::CancelDue { since, deadline } => Some((*since, deadline)),
             Self::Quiet | Self::Warned | Self::Filed | Self::Cancelled => None,
         }
     }
@@ -288,20 +311,38 @@ pub enum MarkRefusal {
         /// How many.
         persons: u64,
     },
+    /// Nothing was marked, or it was taken back.
+    #[error("has no mark that could be taken back")]
+    NoMark,
+    /// The mark to be taken back has another number.
+    #[error("was marked last under {}: name that number to take the mark back", .0.as_str())]
+    OtherNumber(FilingNumber),
 }
 
 impl FilingRecord {
-    /// What has to be remembered of `holding`: the record, and the duty that arose. `None` where
-    /// nothing is new. A second look at the same finds nothing new.
+    /// What has to be remembered of `holding`: the record, and the duty that arose, if one did.
+    /// `None` where nothing is new. A second look at the same finds at most one more thing, a third
+    /// nothing.
     #[must_use]
-    pub fn look(&self, rules: &FilingRules, holding: Holding) -> Option<(Self, FilingDuty)> {
-        let since = Some(holding.now);
+    pub fn look(
+        &self,
+        rules: &FilingRules,
+        holding: Holding,
+    ) -> Option<(Self, Option<FilingDuty>)> {
+        let (since, nobody) = (Some(holding.now), holding.persons == 0);
+        let same = self.clone();
         match &self.filed {
             None if self.due_since.is_none() && holding.persons >= rules.threshold => {
-                Some((Self { due_since: since, ..self.clone() }, FilingDuty::File))
+                Some((Self { due_since: since, ..same }, Some(FilingDuty::File)))
             }
             Some(filed) if self.changed_since.is_none() && filed.material != holding.material => {
-                Some((Self { changed_since: since, ..self.clone() }, FilingDuty::FileChange))
+                Some((Self { changed_since: since, ..same }, Some(FilingDuty::FileChange)))
+            }
+            Some(_) if nobody && self.used && self.ended_since.is_none() => {
+                Some((Self { ended_since: since, ..same }, Some(FilingDuty::Cancel)))
+            }
+            Some(_) if !nobody && (!self.used || self.ended_since.is_some()) => {
+                Some((Self { used: true, ended_since: None, ..same }, None))
             }
             None | Some(_) => None,
         }
@@ -314,6 +355,9 @@ impl FilingRecord {
             let day = BeijingDay::of(since);
             calendar.add_working_days(day, rules.working_days)
         };
+        if let (Some(_), Some(since), 0) = (&self.filed, self.ended_since, persons) {
+            return FilingState::CancelDue { since, deadline: deadline(since) };
+        }
         match (&self.filed, self.changed_since, self.due_since) {
             (Some(_), Some(since), _) => {
                 FilingState::ChangeDue { since, deadline: deadline(since) }
@@ -327,7 +371,8 @@ impl FilingRecord {
     }
 
     /// What is remembered once `mark` was done `on` a day, under `number`. What the controller does
-    /// now counts as what it filed: mark it when it was filed.
+    /// now counts as what it filed: mark it when it was filed. A mistake is taken back once, by the
+    /// number that was marked.
     ///
     /// # Errors
     /// It cannot have been done.
@@ -338,6 +383,9 @@ impl FilingRecord {
         on: BeijingDay,
         holding: Holding,
     ) -> Result<Self, MarkRefusal> {
+        if mark == FilingMark::Mistaken {
+            return self.taken_back(&number);
+        }
         let today = BeijingDay::of(holding.now);
         if on > today {
             return Err(MarkRefusal::Future { on, today });
@@ -356,15 +404,34 @@ impl FilingRecord {
             (FilingMark::Cancelled, Some(_)) if holding.persons > 0 => {
                 return Err(MarkRefusal::StillHolds { persons: holding.persons });
             }
-            (FilingMark::Filed, None) | (_, Some(_)) => {}
+            (FilingMark::Filed | FilingMark::Mistaken, None) | (_, Some(_)) => {}
         }
-        let done = Self::default();
-        Ok(match mark {
-            FilingMark::Filed | FilingMark::Changed => {
-                Self { filed: Some(Filed { number, on, material: holding.material }), ..done }
-            }
-            FilingMark::Cancelled => Self { cancelled: Some(Cancelled { number, on }), ..done },
-        })
+        let mut done = Self { before: Some(Box::new(self.without_before())), ..Self::default() };
+        if mark == FilingMark::Cancelled {
+            done.cancelled = Some(Cancelled { number, on });
+        } else {
+            done.filed = Some(Filed { number, on, material: holding.material });
+            // A change begins neither the filing's use nor its end anew.
+            (done.used, done.ended_since) = (self.used, self.ended_since);
+        }
+        Ok(done)
+    }
+
+    /// What was remembered before the last mark.
+    fn taken_back(&self, number: &FilingNumber) -> Result<Self, MarkRefusal> {
+        let before = self.before.as_deref().ok_or(MarkRefusal::NoMark)?;
+        let filed = self.filed.as_ref().map(|filed| &filed.number);
+        let last = filed.or(self.cancelled.as_ref().map(|cancelled| &cancelled.number));
+        match last.filter(|last| *last != number) {
+            Some(last) => Err(MarkRefusal::OtherNumber(last.clone())),
+            None => Ok(before.clone()),
+        }
+    }
+
+    /// The same without what was before it.
+    #[must_use]
+    pub fn without_before(&self) -> Self {
+        Self { before: None, ..self.clone() }
     }
 }
 

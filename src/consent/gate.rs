@@ -398,6 +398,9 @@ pub struct Gate {
     pub margin: Option<Margin>,
     /// When the gallery outgrows the calibration.
     pub outgrown: WhenOutgrown,
+    /// Whether faces are looked at; while not, people are told the other ways in.
+    #[serde(skip_serializing_if = "is_true")]
+    pub face_enabled: bool,
     /// Least distance between the eyes, pixels of the frame.
     pub min_eye_distance_px: u32,
     /// Whether a frame with several faces is refused.
@@ -416,4 +419,10 @@ pub struct Gate {
     pub require_alternative: bool,
     /// The other ways in.
     pub alternatives: Alternatives,
+}
+
+/// What most gates say is left out, so that a policy of before compares equal.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
 }

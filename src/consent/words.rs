@@ -3,6 +3,7 @@
 //! No match in this file has a wildcard arm: a refusal without Chinese words does not build.
 
 use super::draft::{ConsentFault, ConsentRefusal};
+use super::filing::MarkRefusal;
 use super::gate::Comparison;
 use super::pass::GateRefusal;
 use super::refusal::{PolicyError, PolicyFault};
@@ -75,6 +76,33 @@ impl GateRefusal {
             Self::Comparison(Comparison::OneToMany) => "此通道的规则不允许 1:N 识别；请指定对象",
         };
         words.to_owned()
+    }
+}
+
+impl MarkRefusal {
+    /// The refusal in Chinese.
+    #[must_use]
+    pub fn zh(&self) -> String {
+        match self {
+            Self::NoSuchDuty(profile) => format!("规则集 {profile:?} 不要求备案"),
+            Self::AlreadyFiled(filed) => format!(
+                "已于 {} 备案，备案号 {}；请登记变更或注销",
+                filed.on,
+                filed.number.as_str()
+            ),
+            Self::NotFiled => "尚未备案：请先登记备案".to_owned(),
+            Self::Future { on, today } => format!("{on} 尚未到来：北京时间今天是 {today}"),
+            Self::TooEarly { on, before } => {
+                format!("{on} 早于上次备案或注销之日 {before}")
+            }
+            Self::StillHolds { persons } => format!(
+                "仍保存 {persons} 人：注销备案须已终止使用，且不再保存人脸信息（办法第十五条）"
+            ),
+            Self::NoMark => "没有可以收回的登记".to_owned(),
+            Self::OtherNumber(number) => {
+                format!("上次登记的备案号是 {}：收回时请写明该号", number.as_str())
+            }
+        }
     }
 }
 

@@ -75,6 +75,9 @@ impl Engine {
     /// changed since the search began. With a margin, nobody where a second subject is too near.
     pub(super) fn decide(&self, pass: &GatePass, threshold: Similarity, found: &Found) -> Decision {
         let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
+        if !today.gate().face_enabled {
+            return Decision::FaceDisabled;
+        }
         let now = self.now();
         let confirmed = |candidate: &Candidate| self.index.confirm(today.grant(), candidate, now);
         let mut candidates = found.candidates.iter();

@@ -22,9 +22,11 @@ use super::Engine;
 use super::receipt::{Receipt, consent_statement};
 use crate::audit::{ExportWriter, Leaf, ReceiptKind};
 use crate::consent::{ConsentRecord, GatePass, Policy};
-use crate::crypto::Hasher;
+use crate::crypto::{Hasher, sha256};
 use crate::store::StoreError;
-use crate::types::{ControllerId, NoticeId, NoticeVersion, RecordId, SubjectRef, Timestamp};
+use crate::types::{
+    ControllerId, NoticeId, NoticeVersion, RecordId, Revision, SubjectRef, Timestamp,
+};
 
 /// Events that say what rules and keys were in force: whole in every trail.
 const COMMON_EVENTS: [&str; 5] =
@@ -72,6 +74,7 @@ struct Entry<'a> {
     records: Vec<RecordId>,
     #[serde(borrow)]
     decision: Option<Cow<'a, str>>,
+    revision: Option<Revision>,
 }
 
 /// What was seen on the way.
@@ -80,6 +83,12 @@ struct Seen {
     records: HashSet<RecordId>,
     consents: BTreeMap<RecordId, ConsentRecord>,
     events: BTreeMap<String, u64>,
+    /// Policies under which something was done: revision, document.
+    policies: BTreeMap<Revision, Vec<u8>>,
+    /// The newest policy of which the trail tells so far.
+    applied: Revision,
+    /// Whether that one is among them.
+    is_noted: bool,
 }
 
 impl Seen {
@@ -147,8 +156,15 @@ impl Engine {
             }
             EvidenceAbout::Period { .. } => HashSet::new(),
         };
-        let (consents, events) = (BTreeMap::new(), BTreeMap::new());
-        let seen = Seen { about, records, consents, events };
+        let seen = Seen {
+            about,
+            records,
+            consents: BTreeMap::new(),
+            events: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            applied: Revision::default(),
+            is_noted: false,
+        };
         let begin = Collection::Seek { seen, at: 0, until: self.store.audit_head().seq };
         stream::try_unfold(begin, move |collection| {
             let engine = Arc::clone(&engine);
@@ -219,8 +235,13 @@ impl Engine {
         for bytes in self.store.audit_behind(head).await? {
             let entry = parsed(&bytes)?;
             let concerns = seen.concerns(&entry);
+            if entry.event == "policy_applied" {
+                seen.applied = entry.revision.unwrap_or(seen.applied);
+                seen.is_noted = false;
+            }
             if concerns {
                 seen.count(&entry);
+                self.note_policy(&mut seen, &entry).await?;
             }
             if concerns || COMMON_EVENTS.contains(&entry.event.as_ref()) {
                 trail.whole += 1;
@@ -233,8 +254,19 @@ impl Engine {
         Ok((piece, Collection::Going { seen, trail, until }))
     }
 
+    /// Notes the policy under which something was done, unless it is noted. An entry may stand
+    /// behind a policy that was applied while it was being decided.
+    async fn note_policy(&self, seen: &mut Seen, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let Some(revision) = entry.revision.filter(|_| !seen.is_noted) else { return Ok(()) };
+        if let Some((document, since)) = self.store.policy_at(revision).await? {
+            seen.is_noted = since >= seen.applied;
+            seen.policies.entry(since).or_insert(document);
+        }
+        Ok(())
+    }
+
     async fn evidence_statement(&self, seen: Seen, trail: &Value) -> Result<Receipt, StoreError> {
-        let Seen { about, mut consents, events, records } = seen;
+        let Seen { about, mut consents, events, records, policies, .. } = seen;
         let standing = self.policy();
         let is_about_a_subject = matches!(about, EvidenceAbout::Subject { .. });
         let ever = is_about_a_subject.then_some(records.len());
@@ -265,6 +297,13 @@ impl Engine {
             ),
         };
         let consent = |(record, consent): (&RecordId, &ConsentRecord)| json!({ "record_id": record, "consent": consent });
+        let policy = |(revision, document): (&Revision, &Vec<u8>)| {
+            json!({
+                "revision": revision,
+                "sha256": hex::encode(sha256(document)),
+                "document": String::from_utf8_lossy(document),
+            })
+        };
         let statement = json!({
             "type": ReceiptKind::Evidence.name(),
             "about": about,
@@ -289,6 +328,7 @@ impl Engine {
                 .map(GatePass::gate)
                 .filter(|gate| controllers.contains(&gate.controller))
                 .collect::<Vec<_>>(),
+            "policies": policies.iter().map(policy).collect::<Vec<_>>(),
             "templates_held_in_all": status.index.live,
             "subjects_held_in_all": status.index.subjects,
             "events": events,

@@ -29,8 +29,9 @@ pub(super) struct Filings {
 #[derive(Default)]
 struct Book {
     records: BTreeMap<ControllerId, FilingRecord>,
-    /// Duties that are not written down yet, with how many persons there were.
-    unwritten: BTreeMap<ControllerId, (FilingDuty, u64)>,
+    /// What is not written down yet: the duty that arose, if one did, and how many persons there
+    /// were.
+    unwritten: BTreeMap<ControllerId, (Option<FilingDuty>, u64)>,
     /// Digests of what controllers do, by the policy of `digested_at`: there is a look every second.
     digests: BTreeMap<ControllerId, Sha256>,
     digested_at: Revision,
@@ -98,8 +99,12 @@ impl Filings {
 }
 
 impl Book {
-    /// Looks at what a controller holds, and notes a duty that arises.
+    /// Looks at what a controller holds, and notes a duty that arises. One thing after the other is
+    /// written down.
     fn look(&mut self, controller: &ControllerId, rules: &FilingRules, holding: Holding) {
+        if self.unwritten.contains_key(controller) {
+            return;
+        }
         let record = self.records.entry(controller.clone()).or_default();
         if let Some((next, duty)) = record.look(rules, holding) {
             *record = next;
@@ -193,7 +198,7 @@ impl Engine {
             persons: holding.persons,
             material: holding.material,
         };
-        self.remember_filing(&controller, &record, &event).await.map_err(unstored)?;
+        self.remember_filing(&controller, &record, Some(&event)).await.map_err(unstored)?;
         book.unwritten.remove(&controller);
         book.records.insert(controller.clone(), record.clone());
         Ok(self.standing(&controller, holding.persons, Some(rules), record))
@@ -206,20 +211,20 @@ impl Engine {
         for (controller, (duty, persons)) in unwritten.clone() {
             let record = records.get(&controller).cloned().unwrap_or_default();
             let state = record.state(rules, persons, &self.filings.calendar);
-            let Some((at, deadline)) = state.duty() else {
-                unwritten.remove(&controller);
-                continue;
-            };
-            let deadline = deadline.as_ref().ok().copied();
-            let event =
-                AuditEvent::FilingDue { at, controller: &controller, duty, persons, deadline };
-            match self.remember_filing(&controller, &record, &event).await {
+            let due = duty.zip(state.duty());
+            let event = due.map(|(duty, (at, deadline))| {
+                let deadline = deadline.as_ref().ok().copied();
+                AuditEvent::FilingDue { at, controller: &controller, duty, persons, deadline }
+            });
+            match self.remember_filing(&controller, &record, event.as_ref()).await {
                 Ok(()) => {
-                    tracing::warn!(
-                        %controller, persons, ?duty, ?deadline,
-                        "a controller has to file with the authority; `assent filing status` \
-                         says more"
-                    );
+                    if let Some((duty, (_, deadline))) = due {
+                        tracing::warn!(
+                            %controller, persons, ?duty, ?deadline,
+                            "a controller has a duty to the authority; `assent filing status` \
+                             says more"
+                        );
+                    }
                     unwritten.remove(&controller);
                 }
                 Err(fault) => {
@@ -236,10 +241,10 @@ impl Engine {
         &self,
         controller: &ControllerId,
         record: &FilingRecord,
-        event: &AuditEvent<'_>,
+        event: Option<&AuditEvent<'_>>,
     ) -> Result<(), StoreError> {
         let fact = Fact::new(FactKind::Filing, controller.as_str(), record)?;
-        self.store.remember(vec![fact], Some(event)).await
+        self.store.remember(vec![fact], event).await
     }
 
     fn persons(&self) -> BTreeMap<ControllerId, u64> {

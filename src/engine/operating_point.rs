@@ -32,26 +32,32 @@ impl GateReach {
         self.templates.max(1) > self.reach.calibrated
     }
 
-    /// In words, for whoever can do something about it.
+    /// In words, for whoever can do something about it: in English, and in Chinese.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub fn warning(&self) -> Option<[String; 2]> {
         if !self.is_outgrown() {
             return None;
         }
         let Self { gate, fpir, templates, reach: Reach { calibrated, .. }, rule } = self;
-        let consequence = match rule {
-            WhenOutgrown::Warn => {
+        let (then, zh_then) = match rule {
+            WhenOutgrown::Warn => (
                 "the strictest calibrated threshold is used, and more strangers are taken for \
-                 somebody than the FPIR says"
-            }
-            WhenOutgrown::Refuse => "1:N verification is refused there",
+                 somebody than the FPIR says",
+                "将采用标定中最严格的阈值，误识为登记者的外人会多于 FPIR 所示",
+            ),
+            WhenOutgrown::Refuse => ("1:N verification is refused there", "该通道将拒绝 1:N 识别"),
         };
         let fpir = fpir.get();
-        Some(format!(
+        let en = format!(
             "gate {gate}: may search {templates} templates, and FPIR {fpir} is calibrated up to \
-             {calibrated}: {consequence}. Split the scope, allow a higher FPIR, compare 1:1, or \
+             {calibrated}: {then}. Split the scope, allow a higher FPIR, compare 1:1, or \
              calibrate the model on more people (docs/calibration.md)"
-        ))
+        );
+        let zh = format!(
+            "通道 {gate}：可检索 {templates} 个模板，而 FPIR {fpir} 只标定至 {calibrated} 个：{zh_then}。\
+             请拆分范围、提高 FPIR、改用 1:1，或以更多人标定模型（docs/calibration.md）"
+        );
+        Some([en, zh])
     }
 }
 

@@ -19,8 +19,9 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// The revision that holds the policy.
     pub revision: Revision,
-    /// What the policy asks and the model's calibration cannot give, gate by gate.
-    pub warnings: Vec<String>,
+    /// What the policy asks and the model's calibration cannot give, gate by gate: in English, and
+    /// in Chinese.
+    pub warnings: Vec<[String; 2]>,
 }
 
 /// Why a document was not applied. Nothing changed.

@@ -89,6 +89,8 @@ pub enum Decision {
         /// From when on it may be tried again.
         retry_after: Duration,
     },
+    /// The policy has faces switched off at this gate: nothing was looked at.
+    FaceDisabled,
 }
 
 /// Where the time of one request went; a stage that did not run is zero.
@@ -115,6 +117,7 @@ impl Decision {
             Self::SpoofSuspected => "spoof_suspected",
             Self::StaleFrame => "stale_frame",
             Self::LockedOut { .. } => "locked_out",
+            Self::FaceDisabled => "face_disabled",
         }
     }
 

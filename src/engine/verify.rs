@@ -64,10 +64,13 @@ impl Engine {
         pass.check_intent(command.intent)?;
         let comparison = comparison_of(&command);
         pass.check_comparison(comparison)?;
-        pass.check_pad(command.pad.verdict != PadVerdict::None, command.probe.is_whole_frame())?;
         let down = self.down(&pass);
-        pass.check_alternatives(down)?;
-        self.check_reach(&pass, comparison)?;
+        if pass.gate().face_enabled {
+            let said = command.pad.verdict != PadVerdict::None;
+            pass.check_pad(said, command.probe.is_whole_frame())?;
+            pass.check_alternatives(down)?;
+            self.check_reach(&pass, comparison)?;
+        }
         self.store.check_space().map_err(unrecorded)?;
         let asked =
             Asked { caller: std::mem::take(&mut command.caller), pass, pad: command.pad.take() };
@@ -142,7 +145,8 @@ impl Engine {
             | Decision::SeveralFaces
             | Decision::LowQuality
             | Decision::StaleFrame
-            | Decision::LockedOut { .. } => {}
+            | Decision::LockedOut { .. }
+            | Decision::FaceDisabled => {}
         }
         Ok(())
     }
@@ -225,6 +229,9 @@ impl Engine {
         command: &VerifyCommand,
         asked: &Asked,
     ) -> Result<Before<'_>, VerifyError> {
+        if !asked.pass.gate().face_enabled {
+            return Ok(Before::Decided(Decision::FaceDisabled));
+        }
         let limit_ms = self.limits.frame_age_ms;
         let limit = i64::try_from(limit_ms).unwrap_or(i64::MAX);
         let age = command.captured_at.map_or(0, |at| self.now().ms_since(at));

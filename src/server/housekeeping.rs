@@ -201,7 +201,7 @@ fn watch_operating_points(engine: &Engine, outgrown: &mut BTreeMap<GateId, bool>
         let is_outgrown = reach.is_outgrown();
         telemetry::operating_point(&reach.gate, is_outgrown);
         let was_outgrown = before.get(&reach.gate).copied().unwrap_or(false);
-        if let Some(warning) = reach.warning().filter(|_| !was_outgrown) {
+        if let Some([warning, _zh]) = reach.warning().filter(|_| !was_outgrown) {
             tracing::warn!("{warning}");
         }
         outgrown.insert(reach.gate, is_outgrown);

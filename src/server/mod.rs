@@ -25,7 +25,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use decommission::{
-    DecommissionFailure, Decommissioned, Inventory, Order, decommission, inventory,
+    DecommissionFailure, Decommissioned, Inventory, Order, decommission, finish, inventory,
+    is_interrupted,
 };
 pub use harden::harden;
 pub use logging::init_logging;
@@ -71,6 +72,15 @@ pub enum StartupError {
         path.display()
     )]
     Decommissioned {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The deployment is ending.
+    #[error(
+        "decommissioning {} was begun and did not end: run `assent decommission` to end it",
+        path.display()
+    )]
+    Decommissioning {
         /// The data directory.
         path: PathBuf,
     },
@@ -124,6 +134,9 @@ pub struct Running {
 pub async fn start(settings: Settings) -> Result<Running, StartupError> {
     if decommission::is_decommissioned(&settings.data_dir) {
         return Err(StartupError::Decommissioned { path: settings.data_dir });
+    }
+    if decommission::is_begun(&settings.data_dir) {
+        return Err(StartupError::Decommissioning { path: settings.data_dir });
     }
     let cell = settings.cell.open()?;
     let Settings { grpc, metrics, security, callers, limits, .. } = &settings;

@@ -393,17 +393,21 @@ impl From<FilingError> for Fault {
 
 impl From<MarkRefusal> for Fault {
     fn from(refusal: MarkRefusal) -> Self {
-        match &refusal {
+        let zh = refusal.zh();
+        let fault = match &refusal {
             MarkRefusal::Future { .. } | MarkRefusal::TooEarly { .. } => {
                 Self::field("date", refusal)
             }
+            MarkRefusal::OtherNumber(_) => Self::field("number", refusal),
             MarkRefusal::NoSuchDuty(_)
             | MarkRefusal::AlreadyFiled(_)
             | MarkRefusal::NotFiled
+            | MarkRefusal::NoMark
             | MarkRefusal::StillHolds { .. } => {
                 Self::precondition("FILING", "controller_id", refusal)
             }
-        }
+        };
+        fault.in_chinese(zh)
     }
 }
 

@@ -16,12 +16,16 @@ pub(super) fn mark(
         Ok(Wire::Filed) => FilingMark::Filed,
         Ok(Wire::Changed) => FilingMark::Changed,
         Ok(Wire::Cancelled) => FilingMark::Cancelled,
+        Ok(Wire::Mistaken) => FilingMark::Mistaken,
         Ok(Wire::Unspecified) | Err(_) => {
             return Err(Fault::field("mark", "is missing or not a value of this version"));
         }
     };
     let on = match request.date.as_str() {
         "" => None,
+        _ if mark == FilingMark::Mistaken => {
+            return Err(Fault::field("date", "a mark is taken back today; leave the day out"));
+        }
         date => Some(date.parse().map_err(|fault| Fault::field("date", fault))?),
     };
     Ok(MarkCommand {
@@ -83,6 +87,7 @@ fn state_of(state: &FilingState) -> proto::FilingState {
         FilingState::Due { .. } => proto::FilingState::Due,
         FilingState::Filed => proto::FilingState::Filed,
         FilingState::ChangeDue { .. } => proto::FilingState::ChangeDue,
+        FilingState::CancelDue { .. } => proto::FilingState::CancelDue,
         FilingState::Cancelled => proto::FilingState::Cancelled,
     }
 }

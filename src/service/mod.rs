@@ -56,3 +56,4 @@ pub use listener::Listener;
 pub use prost_types::Timestamp as WireTime;
 pub use serving::{ServiceError, Serving, TlsMaterial};
 pub use shared::{Phase, Shared};
+pub(crate) use words::for_people;

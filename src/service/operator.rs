@@ -37,7 +37,8 @@ impl Operator for OperatorService {
             let applied = engine.apply(&toml, dry_run).await?;
             let Applied { changes, revision, warnings } = applied;
             let changes = changes.into_iter().map(proto::PolicyChange::from).collect();
-            Ok(proto::ApplyPolicyResponse { changes, revision: revision.0, warnings })
+            let (warnings, warnings_zh) = warnings.into_iter().map(<(_, _)>::from).unzip();
+            Ok(proto::ApplyPolicyResponse { changes, revision: revision.0, warnings, warnings_zh })
         })
         .await
     }

@@ -37,6 +37,7 @@ pub(super) fn decision(decision: &Decision) -> proto::Decision {
         Decision::SpoofSuspected => proto::Decision::SpoofSuspected,
         Decision::StaleFrame => proto::Decision::StaleFrame,
         Decision::LockedOut { .. } => proto::Decision::LockedOut,
+        Decision::FaceDisabled => proto::Decision::FaceDisabled,
     }
 }
 

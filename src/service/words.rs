@@ -138,8 +138,12 @@ pub(super) fn zh(reason: Option<&str>, code: Code) -> Option<&'static str> {
         (Code::Unavailable, "UNAVAILABLE"),
     ];
     let of_code = || BY_CODE.iter().find(|(known, _)| *known == code).map(|(_, name)| *name);
-    let name = reason.or_else(of_code)?;
-    WORDS.iter().find(|(known, ..)| *known == name).map(|(.., zh)| *zh)
+    for_people(reason.or_else(of_code)?).map(|(_, zh)| zh)
+}
+
+/// What people read for a name on the wire, in English and Chinese.
+pub(crate) fn for_people(name: &str) -> Option<(&'static str, &'static str)> {
+    WORDS.iter().find(|(known, ..)| *known == name).map(|(_, en, zh)| (*en, *zh))
 }
 
 /// The whole table, for whoever shows something to a person.

@@ -15,6 +15,7 @@
 //! idempotency  MAC     D/Claims                   the MAC           record id, 16 bytes
 //! consents     MAC     D/Claims                   the MAC           record id, 16 bytes
 //! policy       "policy" D/Policy                  "policy"          revision u64 BE, document
+//! policy       revision D/Policy                  revision u64 BE   the same, kept
 //! audit        seq     D/Audit                    see trail.rs      a block of audit entries
 //! facts        MAC     D/Facts                    the MAC           JSON {kind, name, value}
 //! log          revision D/Log                     revision u64 BE   JSON LogEntry
@@ -65,7 +66,6 @@ const ANSWER_LABEL: &[u8] = b"answer";
 const ROW_LABEL: &[u8] = b"row";
 const STORE_AAD: &[u8] = b"store";
 const RESTORED_AAD: &[u8] = b"restored";
-const POLICY_AAD: &[u8] = b"policy";
 
 /// A name that can be claimed once in the life of a store.
 #[derive(Clone, Copy)]
@@ -161,13 +161,23 @@ impl Keys {
         serde_json::from_slice(&plain).ok().ok_or(StoreError::Malformed { what })
     }
 
-    pub(super) fn seal_policy(&self, at: Revision, document: &[u8]) -> Result<Sealed, SealError> {
-        seal(&self.policy, POLICY_AAD, &[&at.0.to_be_bytes(), document].concat())
+    /// A policy document, sealed for the row that is `key`.
+    pub(super) fn seal_policy(
+        &self,
+        key: &RowKey,
+        at: Revision,
+        document: &[u8],
+    ) -> Result<Sealed, SealError> {
+        seal(&self.policy, key.as_bytes(), &[&at.0.to_be_bytes(), document].concat())
     }
 
-    pub(super) fn open_policy(&self, row: &Opaque) -> Result<(Vec<u8>, Revision), StoreError> {
+    pub(super) fn open_policy(
+        &self,
+        key: &RowKey,
+        row: &Opaque,
+    ) -> Result<(Vec<u8>, Revision), StoreError> {
         let what = "policy";
-        let plain = open(&self.policy, POLICY_AAD, row.as_bytes())
+        let plain = open(&self.policy, key.as_bytes(), row.as_bytes())
             .map_err(|source| StoreError::Altered { what, source })?;
         let (revision, document) = split_revision(&plain).ok_or(StoreError::Malformed { what })?;
         Ok((document.to_vec(), revision))

@@ -12,7 +12,7 @@ use super::trail::Note;
 use super::vault::Vault;
 use crate::consent::Sha256;
 use crate::crypto::cell::Epoch;
-use crate::crypto::{DIGEST_BYTES, Signer, sha256};
+use crate::crypto::{DIGEST_BYTES, SealError, Signer, sha256};
 use crate::types::{
     ConsentId, ControllerId, Embedding, IdempotencyKey, ModelContract, RecordId, Revision,
     Timestamp,
@@ -189,7 +189,8 @@ impl Store {
         self.with_key(id, Table::Headers, |key, row| key.open_header(id, row)).await
     }
 
-    /// Replaces the policy document, sealed; durable on return.
+    /// Replaces the policy document, sealed; durable on return. The one before is kept: what was
+    /// decided under it may have to be explained.
     ///
     /// # Errors
     /// The disk is full, or the backend.
@@ -201,8 +202,11 @@ impl Store {
             move |revision| vec![encoded(&AuditEvent::PolicyApplied { at, revision, sha256 })];
         let (keys, document) = (Arc::clone(&self.keys), document.to_vec());
         let batch = self.batch(Vec::new(), &entry, audit, move |revision| {
-            let sealed = keys.seal_policy(revision, &document)?;
-            Ok(vec![put(Table::Policy.row(RowKey::named(POLICY_ROW)), sealed)])
+            let row = |key: RowKey| {
+                let sealed = keys.seal_policy(&key, revision, &document)?;
+                Ok::<_, SealError>(put(Table::Policy.row(key), sealed))
+            };
+            Ok(vec![row(RowKey::named(POLICY_ROW))?, row(RowKey::sequence(revision.0))?])
         })?;
         Ok(self.backend.commit(batch).await?)
     }
@@ -212,8 +216,21 @@ impl Store {
     /// # Errors
     /// The document does not open, or the backend.
     pub async fn policy(&self) -> Result<Option<(Vec<u8>, Revision)>, StoreError> {
-        let row = self.row(Table::Policy, RowKey::named(POLICY_ROW)).await?;
-        row.map(|row| self.keys.open_policy(&row)).transpose()
+        let key = RowKey::named(POLICY_ROW);
+        let row = self.row(Table::Policy, key.clone()).await?;
+        row.map(|row| self.keys.open_policy(&key, &row)).transpose()
+    }
+
+    /// The policy document that was in force at a revision, and the revision that put it there.
+    ///
+    /// # Errors
+    /// The document does not open, or the backend.
+    pub async fn policy_at(
+        &self,
+        revision: Revision,
+    ) -> Result<Option<(Vec<u8>, Revision)>, StoreError> {
+        let row = self.backend.floor(Table::Policy, RowKey::sequence(revision.0)).await?;
+        row.map(|(key, row)| self.keys.open_policy(&key, &row)).transpose()
     }
 
     /// At most `limit` log entries in order, those after `after`.

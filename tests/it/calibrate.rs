@@ -382,6 +382,8 @@ async fn a_gallery_that_outgrows_its_operating_point_is_served_with_a_warning_or
     let refusing = policy(&format!("{FPIR}\noutgrown = \"refuse\""));
     let applied = service.apply(&refusing).await;
     let [warning] = &applied.warnings[..] else { panic!("one warning: {applied:?}") };
+    let [zh] = &applied.warnings_zh[..] else { panic!("one warning: {applied:?}") };
+    assert!(zh.contains("请拆分范围"), "{zh}");
     for words in [GATE, "4 templates", "up to 3", "refused"] {
         assert!(warning.contains(words), "{words}: {warning}");
     }

@@ -11,12 +11,20 @@ use crate::harness::{MODELS, Place, Service, embedded, revoke_subject};
 const REFUSED: i32 = 65;
 
 fn assent(place: &Place, arguments: &[&str]) -> Output {
+    assent_until(place, arguments, "")
+}
+
+/// The same, killed where it reaches a point.
+fn assent_until(place: &Place, arguments: &[&str], failpoint: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
     command.args(arguments).env_remove("ASSENT_SERVER");
     if arguments[0] != "receipt" && arguments[0] != "audit" {
         command.args(["--plaintext", "--no-metrics", "--provider", "cpu"]);
         command.args(["--listen", "127.0.0.1:0"]).arg("--data-dir").arg(place.data());
         command.arg("--root-key").arg(place.root_key()).arg("--models-dir").arg(&*MODELS);
+    }
+    if !failpoint.is_empty() {
+        command.env("ASSENT_FAILPOINT", failpoint);
     }
     command.output().unwrap()
 }
@@ -150,4 +158,50 @@ async fn o3_what_is_behind_a_link_is_wiped_and_papers_among_what_is_wiped_are_re
     // The copy in the data directory is a receipt like the other one.
     let kept = real.join("decommissioned.json");
     ends(&assent(&place, &["receipt", "verify", kept.to_str().unwrap()]), 0, "certificate");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_an_interrupted_decommissioning_is_finished_and_certified() {
+    for (point, keys_are_gone) in [
+        ("decommission.pledged:1", false),
+        ("decommission.destroyed:1", true),
+        ("decommission.wiped:1", true),
+    ] {
+        let place = with_people().await;
+        let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+        let told = ends(&assent(&place, &["decommission"]), 0, "nothing was destroyed");
+        let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        let order = |n: u8| {
+            let (trail, output) = (path(&format!("trail-{n}.jsonl")), path(&format!("c-{n}.json")));
+            let by = "Li Lei";
+            ["decommission", "--confirm", &digits, "--by", by, "--trail", &trail, "-o", &output]
+                .map(str::to_owned)
+        };
+        let arguments = order(1);
+        let killed = assent_until(&place, &arguments.each_ref().map(String::as_str), point);
+        assert_eq!(killed.status.code(), None, "{point}");
+        assert_eq!(place.root_key().exists(), !keys_are_gone, "{point}");
+        ends(&assent(&place, &["serve"]), 64, "was begun and did not end");
+
+        let finish: Vec<String> = if keys_are_gone {
+            ends(&assent(&place, &["decommission"]), 64, "interrupted after the keys");
+            let inside = path("data/c.json");
+            ends(&assent(&place, &["decommission", "-o", &inside]), 64, "which is wiped");
+            vec!["decommission".to_owned(), "-o".to_owned(), path("c-2.json")]
+        } else {
+            order(2).to_vec()
+        };
+        let finish: Vec<&str> = finish.iter().map(String::as_str).collect();
+        ends(&assent(&place, &finish), 0, "2 records destroyed, keys first");
+        let left: Vec<_> =
+            fs::read_dir(place.data()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["decommissioned.json"], "{point}");
+        assert!(!place.root_key().exists(), "{point}");
+        let receipt = assent(&place, &["receipt", "verify", &path("c-2.json"), "--json"]);
+        let said: Value = serde_json::from_str(&ends(&receipt, 0, "NIST")).unwrap();
+        assert_eq!(said["records_destroyed"], 2, "{point}");
+        let verified = said["verification"]["en"].as_str().unwrap();
+        assert_eq!(verified.contains("interrupted"), keys_are_gone, "{point}: {verified}");
+        ends(&assent(&place, &["decommission"]), 64, "was decommissioned already");
+    }
 }

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use assent::crypto::cell::RootCell as _;
 use assent::service::proto;
 use assent::types::Timestamp;
 use serde_json::Value;
 
 use crate::harness::{
-    CONTROLLER, GATE, Service, embedded, face, matched, revoke_subject, verify_face,
+    CONTROLLER, GATE, POLICY, Service, embedded, face, matched, revoke_subject, verify_face,
 };
 
 const PERSON: u64 = 7;
@@ -172,6 +173,54 @@ async fn o4_evidence_verifies_offline_and_altered_evidence_does_not() {
         assert_ne!(output.status.code(), Some(0));
         ends(&output, output.status.code().unwrap(), said);
     }
+}
+
+/// What a gate did is judged by the rules of that day, though they were replaced since.
+#[tokio::test(flavor = "multi_thread")]
+async fn o4_evidence_shows_the_rules_under_which_each_decision_was_made() {
+    let service = with_history().await;
+    let hint = "Hold your card to the reader";
+    assert!(POLICY.contains(hint), "control");
+    service.apply(&POLICY.replace(hint, "Show your card to the guard")).await;
+    // Under this one nothing is done about the person.
+    service.apply(&POLICY.replace(hint, "Ring the bell")).await;
+    service.client.verify(verify_face(GATE, STRANGER)).await.unwrap();
+    service.apply(&POLICY.replace(hint, "Show your card to the porter")).await;
+    service.client.verify(verify_face(GATE, PERSON)).await.unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let url = format!("http://{}", service.running.address());
+    let good = place.path().join("good");
+    let folder = good.to_str().unwrap();
+    let args = ["evidence", SUBJECT, "--controller", CONTROLLER, "-o", folder, "--server", &url];
+    ends(&assent(&args).await, 0, "holds");
+    let key_file = service.stop().await;
+    let mut said = statement(&good);
+    let documents: Vec<_> = said["policies"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["document"].as_str().unwrap())
+        .collect();
+    assert_eq!(documents.len(), 2, "{documents:?}");
+    assert!(documents[0].contains(hint) && documents[1].contains("to the porter"));
+    let page = fs::read_to_string(good.join("index.html")).unwrap();
+    assert!(page.contains(hint) && page.contains("to the porter"));
+    assert!(!page.contains("Ring the bell") && !page.contains("to the guard"));
+
+    // Whoever has the key can sign another past; the trail, which a witness saw, says otherwise.
+    let forged = documents[1].replace("to the porter", "to nobody");
+    said["policies"][1]["sha256"] = hex::encode(assent::crypto::sha256(forged.as_bytes())).into();
+    said["policies"][1]["document"] = forged.into();
+    let cell = assent::crypto::cell::FileCell::open(&key_file.root_key()).unwrap();
+    let receipt = assent::audit::Receipt::sign(&cell.deployment().signer(), &said);
+    fs::write(good.join("statement.json"), &receipt.body).unwrap();
+    let signature = serde_json::json!({
+        "public_key": hex::encode(receipt.public_key),
+        "signature": hex::encode(receipt.signature),
+    });
+    fs::write(good.join("statement.signature.json"), signature.to_string()).unwrap();
+    let verify = ["evidence", "verify", folder];
+    ends(&assent(&verify).await, REFUSED, "is not the applied one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

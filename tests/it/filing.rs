@@ -55,11 +55,21 @@ async fn mark(service: &Service, mark: proto::FilingMark, date: &str) -> Result<
     marked.map(drop).map_err(|refusal| format!("{} {}", refusal.code.name(), refusal.message))
 }
 
+/// What a command prints where the user speaks Chinese.
+async fn in_chinese(service: &Service, arguments: &[&str]) -> String {
+    let (_, said, complaint) = run_in(service, arguments, "zh_CN.UTF-8").await;
+    said + &complaint
+}
+
 /// A command of the program against the service: exit code, output, complaints.
 async fn run(service: &Service, arguments: &[&str]) -> (i32, String, String) {
+    run_in(service, arguments, "C").await
+}
+
+async fn run_in(service: &Service, arguments: &[&str], language: &str) -> (i32, String, String) {
     let url = format!("http://{}", service.running.address());
     let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
-    command.args(arguments).args(["--server", &url]);
+    command.args(arguments).args(["--server", &url]).env("LC_ALL", language);
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
     (
         output.status.code().unwrap_or(-1),
@@ -133,7 +143,10 @@ async fn o1_from_the_first_person_to_the_cancelled_filing() {
     assert_eq!((ended.state(), ended.number.as_str()), (proto::FilingState::Cancelled, "N-2"));
     let marked = entries(&service, "filing_marked").await;
     let marks: Vec<_> = marked.iter().map(|entry| entry["mark"].as_str().unwrap()).collect();
-    assert_eq!(marks, ["filed", "changed", "cancelled"]);
+    assert_eq!(marks, ["filed", "mistaken", "filed", "changed", "cancelled"]);
+    let duties = entries(&service, "filing_due").await;
+    let duties: Vec<_> = duties.iter().map(|entry| entry["duty"].as_str().unwrap()).collect();
+    assert_eq!(duties, ["file", "file_change", "cancel"]);
     assert!(marked.iter().all(|entry| entry["caller"].is_string()), "{marked:?}");
     service.stop().await;
 }
@@ -169,6 +182,11 @@ async fn what_cannot_have_been_done_is_refused(service: &Service) {
 async fn the_material_is_collected(service: &Service) {
     let (_, said, _) = run(service, &["filing", "status"]).await;
     has(&said, &["maple-property: DUE since", "1 of 5", "filing pack", "mark-filed"]);
+    let said = in_chinese(service, &["filing", "status"]).await;
+    has(
+        &said,
+        &["maple-property: 自 ", "应当备案", "人数      1，标准 5", "filing pack", "网信部门"],
+    );
     let folder = service.place.path().join("filing-2026");
     let out = folder.to_str().unwrap();
     let pack = ["filing", "pack", "--controller", CONTROLLER, "--out", out];
@@ -213,6 +231,12 @@ async fn it_is_filed_changed_and_cancelled(service: &Service) {
     let (code, _, complaint) = run(service, &[&file[..], &["N-1"]].concat()).await;
     assert_eq!(code, REFUSED, "{complaint}");
     has(&complaint, &["was filed under N-1", "mark a change"]);
+    has(&in_chinese(service, &[&file[..], &["N-1"]].concat()).await, &["备案号 N-1", "请登记变更"]);
+
+    it_was_a_mistake(service, &file).await;
+    let (code, said, complaint) = run(service, &[&file[..], &["N-1"]].concat()).await;
+    assert_eq!(code, 0, "{complaint}");
+    has(&said, &["maple-property: filed"]);
 
     // Another address of the controller is another filing.
     service.apply(&POLICY.replace("; privacy@maple-court.example\"", "; new@example\"")).await;
@@ -230,10 +254,32 @@ async fn it_is_filed_changed_and_cancelled(service: &Service) {
     assert_eq!(code, REFUSED, "{complaint}");
     has(&complaint, &["still holds 1 persons"]);
     service.client.revoke(revoke_subject("resident-5")).await.unwrap();
+    // Nobody is held any more: if that is the end, the authority has to hear of it.
+    let (_, said, _) = run(service, &["filing", "status"]).await;
+    has(&said, &["NOBODY HELD since", "cancel the filing until", "--cancelled"]);
+    assert_eq!(standing(service).await.state(), proto::FilingState::CancelDue);
     let (code, said, complaint) = run(service, &cancel).await;
     assert_eq!(code, 0, "{complaint}");
     has(&said, &["maple-property: cancelled", "cancelled 20"]);
     let (_, json, _) = run(service, &["--json", "filing", "status"]).await;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["controllers"][0]["state"], "FILING_STATE_CANCELLED");
+}
+
+/// What was marked by mistake is taken back by its number, with the last day where it was.
+async fn it_was_a_mistake(service: &Service, file: &[&str]) {
+    let deadline = entries(service, "filing_due").await[0]["deadline"].clone();
+    let (code, _, complaint) = run(service, &[file, &["N-2", "--mistaken"]].concat()).await;
+    assert_eq!(code, REFUSED, "{complaint}");
+    has(&complaint, &["number: ", "was marked last under N-1"]);
+    let (code, _, complaint) =
+        run(service, &[file, &["N-1", "--mistaken", "--at", "2026-01-01"]].concat()).await;
+    assert_eq!(code, USAGE, "{complaint}");
+    let (code, said, complaint) = run(service, &[file, &["N-1", "--mistaken"]].concat()).await;
+    assert_eq!(code, 0, "{complaint}");
+    has(&said, &["maple-property: DUE since"]);
+    assert_eq!(standing(service).await.deadline, deadline);
+    let (code, _, complaint) = run(service, &[file, &["N-1", "--mistaken"]].concat()).await;
+    assert_eq!(code, REFUSED, "{complaint}");
+    has(&complaint, &["no mark that could be taken back"]);
 }

@@ -53,6 +53,7 @@ const TABLE: [(&str, u8, &[&str]); 15] = [
             "memory",
             "types",
             "telemetry",
+            "failpoint",
         ],
     ),
     (

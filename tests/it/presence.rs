@@ -177,6 +177,67 @@ async fn g2_without_an_alternative_the_face_waits_where_the_policy_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn g1_where_faces_are_switched_off_none_is_looked_at_and_the_other_ways_are_named() {
+    let service = Service::start().await;
+    let request = service.enrolment("resident-1", vec![embedded(1)]).await;
+    service.client.enroll(request).await.unwrap();
+    let ask = async |probe: proto::verify_request::Probe| {
+        let request = proto::VerifyRequest { probe: Some(probe), ..verify_face(GATE, 1) };
+        service.client.verify(request).await
+    };
+    let own = || verify_face(GATE, 1).probe.unwrap();
+    let rubbish = || {
+        let data = b"not a picture".to_vec();
+        proto::verify_request::Probe::Encoded(proto::EncodedFrame { data })
+    };
+    assert_eq!(ask(own()).await.unwrap().decision(), proto::Decision::Match, "control");
+    assert!(ask(rubbish()).await.is_err(), "control: a frame is looked at");
+
+    let gate = "comparison = \"one_to_many\"\n";
+    service.apply(&POLICY.replacen(gate, &format!("{gate}face_enabled = false\n"), 1)).await;
+    for probe in [own(), rubbish()] {
+        let answer = ask(probe).await.unwrap();
+        assert_eq!(answer.decision(), proto::Decision::FaceDisabled);
+        assert_eq!((answer.alternatives.len(), &answer.r#match), (2, &None));
+    }
+    let lines = audit(&service.client).await;
+    let last = lines.iter().filter_map(entry).rfind(|entry| entry["event"] == "decision").unwrap();
+    assert_eq!(last["decision"], "face_disabled");
+    assert!(last["found"].is_null(), "{last}");
+    // Who is enrolled stays so.
+    service.apply(POLICY).await;
+    assert_eq!(ask(own()).await.unwrap().decision(), proto::Decision::Match);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_an_operator_says_at_the_command_line_that_an_alternative_is_down() {
+    let service = Service::start().await;
+    service.apply(&watched(false)).await;
+    let url = format!("http://{}", service.running.address());
+    let say = async |state: &str, method: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_assent"));
+        command.args(["alternative", state, "--gate", GATE, "--method", method]);
+        command.args(["--note", "reader 7", "--server", &url]).env("LC_ALL", "C");
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, said) = say("down", "card").await;
+    assert_eq!((code, said.contains("within 10 s")), (Some(0), true), "{said}");
+    let down = down_in_status(&service.client).await;
+    assert_eq!(down.len(), 1, "{down:?}");
+    assert_eq!(down_at_gate(&service.client).await, [true, false]);
+    let (code, said) = say("up", "card").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(down_in_status(&service.client).await, []);
+    let (code, said) = say("up", "staff").await;
+    assert_eq!(code, Some(65), "{said}");
+    assert!(said.contains("no such alternative with heartbeat_s"), "{said}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn presence_policies_out_of_bounds_are_refused_with_field_and_rule() {
     let service = Service::start().await;
     for (toml, words) in [

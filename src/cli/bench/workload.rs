@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use uuid::Uuid;
 
-use super::super::connection::read;
 use super::super::consent_file::ConsentFile;
 use super::super::enroll::is_photo;
 use super::super::exit::{Exit, Failure};
+use super::super::files::read;
 use super::plan::Random;
 use super::{BenchArgs, ProbeKind};
 use crate::service::proto;

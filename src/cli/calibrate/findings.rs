@@ -62,11 +62,11 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
-    pub(super) fn words(self) -> &'static str {
+    pub(super) fn words(self) -> String {
         match self {
-            Self::Yes => "yes",
-            Self::No => "no",
-            Self::NotEnoughData => "not enough data",
+            Self::Yes => words!("yes"),
+            Self::No => words!("no"),
+            Self::NotEnoughData => words!("not enough data"),
         }
     }
 }
@@ -234,40 +234,45 @@ impl Findings {
     fn warn(&mut self, curve: &Curve) {
         let left_out: u64 = self.left_out.values().sum();
         if left_out * MANY_LEFT_OUT > self.photos as u64 + left_out {
-            self.warnings.push(format!(
-                "{left_out} photos are left out: the table speaks of the others only"
+            self.warnings.push(words!(
+                "{} photos are left out: the table speaks of the others only",
+                left_out
             ));
         }
         if self.mated < FEW_MATED {
             let mated = self.mated;
-            self.warnings.push(format!("FNMR rests on {mated} people with two photos or more"));
+            self.warnings.push(words!("FNMR rests on {} people with two photos or more", mated));
         }
         let default = ErrorRate::DEFAULT_FMR.get();
         if self.judged_at.0 > default {
             let covered = self.table.last().is_some_and(|row| row.fmr <= default);
             let then = if covered {
-                "it is extrapolated"
+                words!("it is extrapolated")
             } else {
-                "a service with this table refuses such gates"
+                words!("a service with this table refuses such gates")
             };
-            self.warnings.push(format!(
-                "FMR {default:e}, which gates have by default, needs {} pairs of two people, and \
-                 there are {}: {then}",
+            self.warnings.push(words!(
+                "FMR {}, which gates have by default, needs {} pairs of two people, and there are \
+                 {}: {}",
+                format_args!("{default:e}"),
                 Curve::pairs_for(default),
-                self.impostor_pairs
+                self.impostor_pairs,
+                then
             ));
         }
         let (alike, unlike) = (curve.impostors_like_genuine(), curve.genuine_like_impostors());
         if alike > 0 {
-            self.warnings.push(format!(
-                "{alike} pairs of two people are more alike than half of the pairs of one person: \
-                 probably one person under two names. Wrong labels raise the thresholds"
+            self.warnings.push(words!(
+                "{} pairs of two people are more alike than half of the pairs of one person: \
+                 probably one person under two names. Wrong labels raise the thresholds",
+                alike
             ));
         }
         if unlike > 0 {
-            self.warnings.push(format!(
-                "{unlike} pairs of one person are less alike than half of the pairs of two people: \
-                 probably wrong labels, which raise FNMR"
+            self.warnings.push(words!(
+                "{} pairs of one person are less alike than half of the pairs of two people: \
+                 probably wrong labels, which raise FNMR",
+                unlike
             ));
         }
     }

@@ -19,8 +19,8 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::Outcome;
 use super::exit::{Exit, Failure};
+use super::{Outcome, output};
 use crate::consent::Calibration;
 use crate::pipeline::{Pipeline, PipelineSettings, ProviderChoice, fetch};
 use faces::Faces;
@@ -78,10 +78,11 @@ pub(super) async fn run(args: &CalibrateArgs, json: bool) -> Outcome {
     let drawn: Vec<_> = names.zip(&curves).collect();
     det::draw(&args.out.join("det.svg"), &drawn)?;
     if json {
-        say!("{}", serde_json::to_string_pretty(&findings).map_err(Failure::internal)?);
+        output::print_value(&findings)?;
     } else {
         say!("{markdown}");
-        say!("Written: calibration.json, det.svg and report.md in {}\n", args.out.display());
+        tell!("Written: calibration.json, det.svg and report.md in {}", args.out.display());
+        say!();
         say!("{}", report::how_to_use(&table));
     }
     Ok(Exit::Ok)

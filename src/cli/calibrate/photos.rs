@@ -90,11 +90,11 @@ pub(super) fn assign(file: &Path, people: &mut [Person]) -> Result<Groups, Failu
     }
     let mut complaints = Vec::new();
     if placed < people.len() {
-        complaints.push(format!("{} people are in no group", people.len() - placed));
+        complaints.push(words!("{} people are in no group", people.len() - placed));
     }
     if placed < group_of.len() {
         let strange = group_of.len() - placed;
-        complaints.push(format!("{strange} people of the group file have no photos"));
+        complaints.push(words!("{} people of the group file have no photos", strange));
     }
     Ok(Groups { names, complaints })
 }

@@ -1,7 +1,5 @@
 //! The report in Markdown, and the table as a pack holds it.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -9,11 +7,6 @@ use super::findings::{Basis, Findings, Group, Measured, Row, Suspect, rounded};
 
 /// Places of an FNMR in a pack's table.
 const FNMR_PLACES: i32 = 5;
-/// What the bounds leave out.
-const CAUTION: &str = "Bounds hold with a confidence of 95 % (Clopper and Pearson) where pairs are \
-    independent. Pairs that share a photo are not, so the truth may lie further away. The rates are \
-    those of these photos: people, cameras and light of your gates may differ.";
-
 /// A pack's `calibration.json`.
 #[derive(Serialize)]
 struct Calibration<'a> {
@@ -67,26 +60,37 @@ pub(super) fn calibration(findings: &Findings) -> Result<String, serde_json::Err
 /// How to put the table into a pack.
 pub(super) fn how_to_use(calibration: &str) -> String {
     let digest = hex::encode(Sha256::digest(calibration));
-    format!(
-        "To use the table, copy calibration.json into the pack's folder and set in manifest.toml:\n\n\
-         [calibration]\nfile = \"calibration.json\"\nsha256 = \"{digest}\"\n"
-    )
+    let what = words!(
+        "To use the table, copy calibration.json into the pack's folder and set in manifest.toml:"
+    );
+    format!("{what}\n\n[calibration]\nfile = \"calibration.json\"\nsha256 = \"{digest}\"\n")
 }
 
-/// The findings in words and tables.
+/// The findings in words and tables, in the user's language.
 pub(super) fn markdown(findings: &Findings) -> String {
     let mut text = String::new();
     facts(&mut text, findings);
     rates(&mut text, findings);
     groups(&mut text, findings);
     if !findings.warnings.is_empty() {
-        text.push_str("\nWarnings:\n\n");
+        put(&mut text, format!("\n{}\n", words!("Warnings:")));
         findings.warnings.iter().for_each(|warning| put(&mut text, format!("- {warning}")));
     }
-    let strangers = "Two people who may be one:";
-    suspects(&mut text, strangers, &findings.alike);
-    suspects(&mut text, "Photos of one person that may show two:", &findings.unlike);
-    put(&mut text, format!("\n{CAUTION}"));
+    suspects(&mut text, &words!("Two people who may be one:"), &findings.alike);
+    suspects(&mut text, &words!("Photos of one person that may show two:"), &findings.unlike);
+    put(&mut text, "");
+    put(
+        &mut text,
+        words!(
+            "Bounds hold with a confidence of 95 % (Clopper and Pearson) where pairs are independent. Pairs that share a photo are not, so the truth may lie further away."
+        ),
+    );
+    put(
+        &mut text,
+        words!(
+            "The rates are those of these photos: people, cameras and light of your gates may differ."
+        ),
+    );
     text
 }
 
@@ -97,45 +101,59 @@ fn put(text: &mut String, line: impl AsRef<str>) {
 
 fn facts(text: &mut String, findings: &Findings) {
     let Findings { model, detector, folder, people, mated, photos, .. } = findings;
-    put(text, format!("# Calibration of {model}\n"));
-    put(text, format!("- photos: {folder}; detector {detector}"));
+    put(text, words!("# Calibration of {}", model));
+    put(text, "");
+    put(text, words!("- photos: {}; detector {}", folder, detector));
     put(
         text,
-        format!("- used: {photos} photos of {people} people, {mated} of them with two or more"),
+        words!(
+            "- used: {} photos of {} people, {} of them with two or more",
+            photos,
+            people,
+            mated
+        ),
     );
     let left_out: u64 = findings.left_out.values().sum();
-    let reasons: Vec<_> =
-        findings.left_out.iter().map(|(reason, photos)| format!("{reason} {photos}")).collect();
+    let reasons = findings.left_out.iter().map(|(reason, photos)| format!("{reason} {photos}"));
+    let reasons: Vec<_> = reasons.collect();
     let reasons =
         if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
-    put(text, format!("- left out: {left_out} photos{reasons}"));
+    put(text, words!("- left out: {} photos{}", left_out, reasons));
     put(
         text,
-        format!(
+        words!(
             "- pairs of one person: {}, mean cosine {}, deviation {}",
-            findings.genuine_pairs, findings.genuine_mean, findings.genuine_std
+            findings.genuine_pairs,
+            findings.genuine_mean,
+            findings.genuine_std
         ),
     );
     put(
         text,
-        format!(
+        words!(
             "- pairs of two people: {}, mean cosine {}, deviation {}",
-            findings.impostor_pairs, findings.impostor_mean, findings.impostor_std
+            findings.impostor_pairs,
+            findings.impostor_mean,
+            findings.impostor_std
         ),
     );
     if let Some(rate) = findings.equal_error_rate {
-        put(text, format!("- equal error rate: {:.3} %", 100.0 * rate));
+        put(text, words!("- equal error rate: {} %", format_args!("{:.3}", 100.0 * rate)));
     }
 }
 
 fn rates(text: &mut String, findings: &Findings) {
-    put(text, "\n| FMR | threshold | false matches | FMR, 95 % | FNMR | FNMR, 95 % | basis |");
+    put(text, "");
+    put(
+        text,
+        words!("| FMR | threshold | false matches | FMR, 95 % | FNMR | FNMR, 95 % | basis |"),
+    );
     put(text, "|---|---|---|---|---|---|---|");
     for row in &findings.table {
         let (matches, misses) = (&row.false_matches, &row.false_non_matches);
         let basis = match row.basis {
-            Basis::Measured => "measured",
-            Basis::Extrapolated => "extrapolated",
+            Basis::Measured => words!("measured"),
+            Basis::Extrapolated => words!("extrapolated"),
         };
         let (fmr, threshold, hits) = (row.fmr, row.threshold, matches.share.hits);
         let line = format!(
@@ -149,12 +167,13 @@ fn rates(text: &mut String, findings: &Findings) {
     let too_few: Vec<_> =
         findings.unsupported.iter().map(|(fmr, pairs)| format!("{fmr:e} ({pairs})")).collect();
     if !too_few.is_empty() {
-        let line = format!(
-            "\nNot measured: FMR {}. Each needs as many pairs of two people as stand behind it, for 30 \
-             false matches; there are {}.",
+        let line = words!(
+            "Not measured: FMR {}. Each needs as many pairs of two people as stand behind it, for \
+             30 false matches; there are {}.",
             too_few.join(", "),
             findings.impostor_pairs
         );
+        put(text, "");
         put(text, line);
     }
 }
@@ -164,26 +183,27 @@ fn groups(text: &mut String, findings: &Findings) {
         return;
     }
     let (fmr, threshold) = findings.judged_at;
-    let line = format!(
-        "\nGroups at the threshold {threshold:.4}, which is FMR {fmr:e} of the whole; strangers are \
-         people of the same group (NIST SP 800-63B-4: FMR at most 1:10,000 and FNMR under 5 % in \
-         each group):\n"
+    let line = words!(
+        "Groups at the threshold {}, which is FMR {} of the whole; strangers are people of the \
+         same group (NIST SP 800-63B-4: FMR at most 1:10,000 and FNMR under 5 % in each group):",
+        format_args!("{threshold:.4}"),
+        format_args!("{fmr:e}")
     );
-    put(text, line);
-    put(
-        text,
+    put(text, format!("\n{line}\n"));
+    let columns = words!(
         "| group | people | photos | false matches | FMR | FMR, 95 % | at most 1:10,000 | FNMR | \
-         FNMR, 95 % | under 5 % | own threshold for 1:10,000 |",
+         FNMR, 95 % | under 5 % | own threshold for 1:10,000 |"
     );
+    put(text, columns);
     put(text, "|---|---|---|---|---|---|---|---|---|---|---|");
     findings.groups.iter().for_each(|group| put(text, group_line(group)));
 }
 
 fn group_line(of: &Group) -> String {
     let (matches, misses) = (&of.false_matches, &of.false_non_matches);
-    let own = of.own_threshold.map_or("not enough data".to_owned(), |t| format!("{t:.4}"));
+    let own = of.own_threshold.map_or_else(|| words!("not enough data"), |t| format!("{t:.4}"));
     format!(
-        "| {} | {} | {} | {} of {} | {:.1e} | {} | {} | {} | {} | {} | {own} |",
+        "| {} | {} | {} | {} / {} | {:.1e} | {} | {} | {} | {} | {} | {own} |",
         of.name,
         of.people,
         of.photos,
@@ -209,7 +229,7 @@ fn suspects(text: &mut String, title: &str, suspects: &[Suspect]) {
 }
 
 fn small(measured: &Measured) -> String {
-    format!("{:.1e} to {:.1e}", measured.low, measured.high)
+    words!("{} to {}", format_args!("{:.1e}", measured.low), format_args!("{:.1e}", measured.high))
 }
 
 fn percent(rate: f64) -> String {
@@ -217,8 +237,6 @@ fn percent(rate: f64) -> String {
 }
 
 fn percents(measured: &Measured) -> String {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = write!(text, "{:.2} to {:.2} %", 100.0 * measured.low, 100.0 * measured.high);
-    text
+    let share = |rate: f64| format!("{:.2}", 100.0 * rate);
+    words!("{} to {} %", share(measured.low), share(measured.high))
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use zune_jpeg::JpegDecoder;
 
-use super::super::connection::read;
 use super::super::exit::{Exit, Failure};
+use super::super::files::read;
 use crate::service::proto;
 
 /// A rectangle of a photo that shows one face: x, y, width, height in pixels.

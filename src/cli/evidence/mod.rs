@@ -10,7 +10,8 @@
 
 mod page;
 
-use std::fs::{File, OpenOptions};
+use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -20,11 +21,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Outcome;
-use super::audit::{kept, public_key, refused};
-use super::connection::{ConnectionArgs, read};
+use super::audit::{kept, print_signer, print_witnessed, public_key, refused};
+use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
+use super::files::{about, empty_folder, new_file, open, read, write_new};
 use crate::audit::{Receipt, ReceiptKind, VerifyReport, verify_export};
-use crate::crypto::{Hasher, PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
+use crate::crypto::{Hasher, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, sha256};
 use crate::service::client::Answers;
 use crate::service::proto;
 use crate::types::Timestamp;
@@ -121,7 +123,7 @@ async fn collect(
     let client = connection.connect().await?;
     let request = proto::CollectEvidenceRequest { about: Some(about) };
     let mut pieces = client.collect_evidence(request).await?;
-    make_folder(folder)?;
+    empty_folder(folder)?;
     let fetched = fetch(&mut pieces, folder).await;
     let evidence = fetched.inspect_err(|_| {
         // The folder was empty, and what is in it now proves nothing.
@@ -142,7 +144,7 @@ async fn fetch(
         use proto::collect_evidence_response::Piece;
         match response.piece {
             Some(Piece::Trail(lines)) => {
-                trail.write_all(&lines).map_err(|fault| Failure::usage(fault).about(&path))?;
+                trail.write_all(&lines).map_err(about(&path))?;
                 bytes += lines.len() as u64;
                 progress.set_position(bytes);
             }
@@ -153,18 +155,18 @@ async fn fetch(
     progress.finish_and_clear();
     let synced = trail.into_inner().map_err(std::io::IntoInnerError::into_error);
     let synced = synced.and_then(|file| file.sync_all());
-    synced.map_err(|fault| Failure::usage(fault).about(&path))?;
+    synced.map_err(about(&path))?;
     let signed = statement.ok_or_else(|| {
         Failure::new(Exit::Unavailable, "the service ended before its statement; try again")
     })?;
-    write(&folder.join(STATEMENT), &signed.body)?;
+    write_new(&folder.join(STATEMENT), &signed.body)?;
     let signature = serde_json::json!({
         "public_key": hex::encode(&signed.public_key),
         "signature": hex::encode(&signed.signature),
     });
-    write(&folder.join(SIGNATURE), format!("{signature:#}\n").as_bytes())?;
+    write_new(&folder.join(SIGNATURE), format!("{signature:#}\n").as_bytes())?;
     let evidence = Evidence::check(folder, None, None)?;
-    write(&folder.join(PAGE), evidence.page(folder)?.as_bytes())?;
+    write_new(&folder.join(PAGE), evidence.page(folder)?.as_bytes())?;
     Ok(evidence)
 }
 
@@ -178,6 +180,19 @@ fn verify(args: &VerifyArgs, json: bool) -> Outcome {
         return Err(Failure::new(Exit::Refused, message).about(&page));
     }
     Ok(evidence.report(&args.folder, json, key.is_some(), args.witness.is_some()))
+}
+
+/// Shows each entry of a trail that is whole, in order, until `see` has seen enough.
+fn each_entry(trail: &Path, mut see: impl FnMut(Value) -> bool) -> Result<(), Failure> {
+    for line in lines_of(trail)?.lines() {
+        let line = line.map_err(about(trail))?;
+        let mut line: Value = serde_json::from_str(&line).map_err(Failure::internal)?;
+        let entry = line["entry"].take();
+        if entry.is_object() && !see(entry) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The signature beside a statement.
@@ -220,26 +235,46 @@ impl Evidence {
             return Err(Failure::new(Exit::Refused, message).about(&path));
         }
         let witness = witness.map(kept).transpose()?.unwrap_or_default();
-        let trail = verify_export(open(&path)?, Some(&public_key), &witness, |_| {})
+        let trail = verify_export(lines_of(&path)?, Some(&public_key), &witness, |_| {})
             .map_err(|fault| refused(fault).about(&path))?;
-        Ok(Self { statement: said.body, trail })
+        let this = Self { statement: said.body, trail };
+        match this.altered_policy(&path)? {
+            None => Ok(this),
+            Some(revision) => {
+                let message = format!("the policy of revision {revision} is not the applied one");
+                Err(Failure::new(Exit::Refused, message).about(&statement))
+            }
+        }
+    }
+
+    /// The first policy document that is not what its digest, or the trail, says was applied.
+    fn altered_policy(&self, trail: &Path) -> Result<Option<u64>, Failure> {
+        let mut applied = HashMap::new();
+        each_entry(trail, |entry| {
+            if entry["event"] == "policy_applied" {
+                applied.insert(entry["revision"].as_u64(), text(&entry["sha256"]));
+            }
+            true
+        })?;
+        let policies = self.statement["policies"].as_array().into_iter().flatten();
+        let mut altered = policies.filter(|policy| {
+            let said = text(&policy["sha256"]);
+            let told = applied.get(&policy["revision"].as_u64());
+            let is = hex::encode(sha256(text(&policy["document"]).as_bytes()));
+            is != said || told.is_some_and(|told| *told != said)
+        });
+        Ok(altered.next().and_then(|policy| policy["revision"].as_u64()))
     }
 
     /// The page for people, as statement and trail make it.
     fn page(&self, folder: &Path) -> Result<String, Failure> {
-        let path = folder.join(TRAIL);
         let mut events = Vec::new();
-        for line in open(&path)?.lines() {
-            let line = line.map_err(|fault| Failure::usage(fault).about(&path))?;
-            let mut line: Value = serde_json::from_str(&line).map_err(Failure::internal)?;
-            let entry = line["entry"].take();
-            if entry.is_object() && entry["event"] != "checkpoint" {
+        each_entry(&folder.join(TRAIL), |entry| {
+            if entry["event"] != "checkpoint" {
                 events.push(entry);
             }
-            if events.len() >= MOST_SHOWN {
-                break;
-            }
-        }
+            events.len() < MOST_SHOWN
+        })?;
         Ok(page::page(&self.statement, &events))
     }
 
@@ -250,29 +285,26 @@ impl Evidence {
             return Exit::Ok;
         }
         let statement = &self.statement;
-        say!("the evidence in {} holds", folder.display());
-        say!("  about      {}", statement["about"]);
-        say!("  collected  {}", text(&statement["collected_at"]));
+        tell!("the evidence in {} holds", folder.display());
+        tell!("  about      {}", statement["about"]);
+        tell!("  collected  {}", text(&statement["collected_at"]));
         let held = statement["held"].as_array().map_or(0, Vec::len);
-        say!("  held now   {held} record(s)");
+        tell!("  held now   {} record(s)", held);
         if statement["records_ever"] == 0 {
-            say!("  nothing was ever known of this subject, as far as the trail goes back");
+            tell!("  nothing was ever known of this subject, as far as the trail goes back");
         }
         if let Some(events) = statement["events"].as_object() {
             for (event, times) in events {
-                say!("  {:>8}  {event}", times.to_string());
+                say!("  {:>8}  {}", times.to_string(), page::event(event));
             }
         }
         let VerifyReport { public_key, first, end, witnessed: agreed, .. } = &self.trail;
-        say!("  trail      entries {first} to {}, every link checked", end.head.seq);
-        say!("  signed by  {}", hex::encode(public_key));
-        if !key_given {
-            say!("             compare it with the key that you know: --public-key checks it");
-        }
+        tell!("  trail      entries {} to {}, every link checked", first, end.head.seq);
+        print_signer(public_key, key_given);
         if witnessed {
-            say!("  agrees with {agreed} checkpoint(s) of the witness");
+            print_witnessed(*agreed);
         }
-        say!("  to read    {}", folder.join(PAGE).display());
+        tell!("  to read    {}", folder.join(PAGE).display());
         Exit::Ok
     }
 }
@@ -284,34 +316,11 @@ fn text(value: &Value) -> String {
 
 fn digest(path: &Path) -> Result<[u8; 32], Failure> {
     let mut hasher = Hasher::default();
-    let copied = std::io::copy(&mut file(path)?, &mut hasher);
-    copied.map_err(|fault| Failure::usage(fault).about(path))?;
+    let copied = std::io::copy(&mut open(path)?, &mut hasher);
+    copied.map_err(about(path))?;
     Ok(hasher.finish())
 }
 
-fn make_folder(folder: &Path) -> Result<(), Failure> {
-    let about = |fault| Failure::usage(fault).about(folder);
-    std::fs::create_dir_all(folder).map_err(about)?;
-    if std::fs::read_dir(folder).map_err(about)?.next().is_some() {
-        return Err(Failure::new(Exit::Usage, "is not empty; name a new folder").about(folder));
-    }
-    Ok(())
-}
-
-fn new_file(path: &Path) -> Result<File, Failure> {
-    let file = OpenOptions::new().write(true).create_new(true).open(path);
-    file.map_err(|fault| Failure::usage(fault).about(path))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let written = new_file(path)?.write_all(bytes);
-    written.map_err(|fault| Failure::usage(fault).about(path))
-}
-
-fn file(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|fault| Failure::usage(fault).about(path))
-}
-
-fn open(path: &Path) -> Result<BufReader<File>, Failure> {
-    file(path).map(BufReader::new)
+fn lines_of(path: &Path) -> Result<BufReader<File>, Failure> {
+    open(path).map(BufReader::new)
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::text;
+use crate::cli::words::in_chinese;
 
 const HEAD: &str = r#"<!doctype html>
 <html lang="zh-CN"><head><meta charset="utf-8"><title>Assent 证据 / evidence</title><style>
@@ -34,8 +35,17 @@ const EVENTS: [(&str, &str, &str); 15] = [
     ("store_created", "系统建立", "the store was made"),
 ];
 
+/// An event of the trail, with its decision where it has one, in the user's language.
+pub(super) fn event(name: &str) -> String {
+    let (event, decision) = name.split_once(' ').unwrap_or((name, ""));
+    match EVENTS.iter().find(|(known, ..)| *known == event).filter(|_| in_chinese()) {
+        Some((_, zh, _)) => format!("{zh} {}", word(decision)),
+        None => name.to_owned(),
+    }
+}
+
 /// Decisions and causes: word, Chinese.
-const WORDS: [(&str, &str); 12] = [
+const WORDS: [(&str, &str); 13] = [
     ("match", "匹配"),
     ("no_match", "不匹配"),
     ("no_face", "未见人脸"),
@@ -44,6 +54,7 @@ const WORDS: [(&str, &str); 12] = [
     ("several_faces", "多张人脸"),
     ("spoof_suspected", "疑似攻击"),
     ("locked_out", "尝试过多，暂停"),
+    ("face_disabled", "未启用人脸"),
     ("withdrawn", "本人撤回同意"),
     ("expired", "到期"),
     ("inactive", "长期未使用"),
@@ -75,6 +86,7 @@ pub(super) fn page(statement: &Value, events: &[Value]) -> String {
     held(&mut html, statement);
     consents(&mut html, statement);
     trail(&mut html, events);
+    rules(&mut html, statement);
     notices(&mut html, statement);
     heading(&mut html, 2, "如何核验", "How to check this");
     html.push_str(
@@ -155,6 +167,44 @@ fn trail(html: &mut String, events: &[Value]) {
     table(html, &["时间 / time", "事件 / event", "细节 / detail"], rows);
     if events.len() >= super::MOST_SHOWN {
         html.push_str("<p>其余见 trail.jsonl。/ The rest is in trail.jsonl.</p>");
+    }
+}
+
+/// The gates of each policy under which something was done, and the ways in that needed no face.
+fn rules(html: &mut String, statement: &Value) {
+    heading(html, 2, "当时的规则", "Rules in force at the time");
+    for policy in list(&statement["policies"]) {
+        let document: toml::Table = text(&policy["document"]).parse().unwrap_or_default();
+        let _ = write!(
+            html,
+            "<p>自修订号 {0} 起 / from revision {0} on; SHA-256 <code>{1}</code></p>",
+            policy["revision"],
+            escaped(&text(&policy["sha256"])),
+        );
+        let said = |row: &toml::Value, field: &str| {
+            row.get(field).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
+        };
+        let rows = |row: &toml::Value, table: &str| {
+            row.get(table).and_then(toml::Value::as_array).cloned().unwrap_or_default()
+        };
+        let gates = rows(&document.into(), "gates").into_iter().map(|gate| {
+            let ways = rows(&gate, "alternatives");
+            let ways = ways.iter().map(|way| {
+                let accessible = way.get("accessible").and_then(toml::Value::as_bool);
+                let note =
+                    if accessible == Some(true) { "（无障碍 / accessible）" } else { "" };
+                format!("{}{note}: {}", said(way, "method"), said(way, "hint"))
+            });
+            let ways = ways.collect::<Vec<_>>().join("; ");
+            vec![said(&gate, "id"), said(&gate, "place_type"), said(&gate, "comparison"), ways]
+        });
+        let columns = [
+            "通道 / gate",
+            "场所 / place",
+            "比对 / comparison",
+            "非人脸方式 / ways in without the face",
+        ];
+        table(html, &columns, gates);
     }
 }
 

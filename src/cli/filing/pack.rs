@@ -6,11 +6,10 @@
 //! - Nothing is overwritten.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::super::exit::{Exit, Failure};
+use super::super::exit::Failure;
 use super::super::output;
 use crate::consent::{Gate, GatePass, Policy, PolicyDocument, Profile};
 use crate::service::{json, proto};
@@ -354,39 +353,4 @@ fn assessment(material: &Material) -> String {
         put!(text, "没有影响评估：请先完成并应用。There is none: conclude one and apply it first.");
     }
     text
-}
-
-/// An empty folder to write into.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    /// The folder there, where nothing is in it or it can be made.
-    pub(super) fn empty(path: &Path) -> Result<Self, Failure> {
-        let fault = |fault: std::io::Error| {
-            Failure::new(Exit::Usage, format!("{}: {fault}", path.display()))
-        };
-        std::fs::create_dir_all(path).map_err(fault)?;
-        if std::fs::read_dir(path).map_err(fault)?.next().is_some() {
-            let message = format!("{}: is not empty", path.display());
-            return Err(Failure::new(Exit::Usage, message)
-                .advise("name a folder of its own: what was filed is not overwritten"));
-        }
-        Ok(Self(path.to_owned()))
-    }
-
-    /// Writes all; their paths.
-    pub(super) fn write(&self, files: &[File]) -> Result<Vec<String>, Failure> {
-        let write = |(name, content): &File| {
-            let path = self.0.join(name);
-            let written = std::fs::File::create_new(&path)
-                .and_then(|mut file| std::io::Write::write_all(&mut file, content.as_bytes()));
-            match written {
-                Ok(()) => Ok(path.display().to_string()),
-                Err(fault) => {
-                    Err(Failure::new(Exit::Internal, format!("{}: {fault}", path.display())))
-                }
-            }
-        };
-        files.iter().map(write).collect()
-    }
 }

@@ -31,9 +31,14 @@ fn holding(persons: u64, now: &str) -> Holding {
     Holding { persons, material: doing("a"), now: at(now) }
 }
 
-/// What is remembered after a look.
+/// What is remembered after looks that find nothing new any more.
 fn looked(record: &FilingRecord, holding: Holding) -> FilingRecord {
-    record.look(&rules(), holding).map_or_else(|| record.clone(), |(record, _duty)| record)
+    let mut record = record.clone();
+    for _ in 0..3 {
+        let Some((next, _duty)) = record.look(&rules(), holding) else { return record };
+        record = next;
+    }
+    panic!("looks find something for ever: {record:?}");
 }
 
 fn state(record: &FilingRecord, persons: u64) -> FilingState {
@@ -95,7 +100,8 @@ fn o1_filing_then_a_change_then_its_end() {
     let now = holding(100_000, "2025-07-01T08:00:00+08:00");
     let filed = due.mark(FilingMark::Filed, number("N-1"), day("2025-07-01"), now).unwrap();
     assert_eq!(state(&filed, 100_000), FilingState::Filed);
-    assert_eq!(looked(&filed, now), filed, "the same material");
+    let filed = looked(&filed, now);
+    assert_eq!((filed.used, filed.changed_since), (true, None), "the same material");
     assert_eq!(state(&filed, 5), FilingState::Filed, "a filing stays in force");
 
     let since = at("2025-09-29T10:00:00+08:00");
@@ -114,6 +120,9 @@ fn o1_filing_then_a_change_then_its_end() {
     assert_eq!(told.filed.as_ref().unwrap().number.as_str(), "N-2");
 
     let nobody = Holding { persons: 0, ..later };
+    let told = looked(&told, nobody);
+    let deadline = Ok(day("2025-11-21"));
+    assert_eq!(state(&told, 0), FilingState::CancelDue { since: later.now, deadline });
     let ended = told.mark(FilingMark::Cancelled, number("N-2"), on, nobody).unwrap();
     assert_eq!(state(&ended, 0), FilingState::Cancelled);
     assert_eq!(state(&ended, 80_000), FilingState::Warned);
@@ -143,6 +152,43 @@ fn o1_what_cannot_have_been_done_is_not_marked() {
     let held = mark(&filed, FilingMark::Cancelled, "2025-07-02").unwrap_err();
     assert!(held.contains("still holds 5 persons"), "{held}");
     assert!(mark(&filed, FilingMark::Changed, "2025-07-02").is_ok(), "the control");
+}
+
+#[test]
+fn o1_an_empty_gallery_is_an_end_only_after_a_beginning_and_until_somebody_comes() {
+    let nobody = holding(0, "2025-06-01T00:00:00Z");
+    let filed =
+        FilingRecord::default().mark(FilingMark::Filed, number("N"), day("2025-06-01"), nobody);
+    let filed = looked(&filed.unwrap(), nobody);
+    assert_eq!(state(&filed, 0), FilingState::Filed, "filed in advance");
+    let used = looked(&filed, holding(1, "2025-06-02T00:00:00Z"));
+    let empty = looked(&used, holding(0, "2025-06-03T00:00:00Z"));
+    let (since, deadline) = (at("2025-06-03T00:00:00Z"), Ok(day("2025-07-15")));
+    assert_eq!(state(&empty, 0), FilingState::CancelDue { since, deadline });
+    let goes_on = looked(&empty, holding(1, "2025-06-04T00:00:00Z"));
+    assert_eq!(state(&goes_on, 1), FilingState::Filed);
+    let again = looked(&goes_on, holding(0, "2025-09-01T00:00:00Z"));
+    assert_eq!(state(&again, 0).duty().unwrap().0, at("2025-09-01T00:00:00Z"), "counted anew");
+}
+
+#[test]
+fn o1_a_mark_made_by_mistake_is_taken_back_once_with_its_deadline() {
+    let due = looked(&FilingRecord::default(), holding(100_000, "2025-06-01T00:00:00Z"));
+    let now = holding(100_000, "2025-06-20T00:00:00Z");
+    let mark =
+        |record: &FilingRecord, mark, name| record.mark(mark, number(name), day("2025-06-20"), now);
+    assert_eq!(mark(&due, FilingMark::Mistaken, "N"), Err(MarkRefusal::NoMark));
+    let filed = looked(&mark(&due, FilingMark::Filed, "N").unwrap(), now);
+    let other = mark(&filed, FilingMark::Mistaken, "M").unwrap_err();
+    assert!(other.to_string().contains("name that number"), "{other}");
+    let back = mark(&filed, FilingMark::Mistaken, "N").unwrap();
+    assert_eq!(back, due);
+    assert_eq!(state(&back, 100_000), state(&due, 100_000), "the last day did not move");
+    assert_eq!(mark(&back, FilingMark::Mistaken, "N"), Err(MarkRefusal::NoMark), "once");
+    // A change that was marked too early leaves the filing as it was.
+    let changed = mark(&filed, FilingMark::Changed, "N-2").unwrap();
+    let back = mark(&changed, FilingMark::Mistaken, "N-2").unwrap();
+    assert_eq!(back, filed.without_before());
 }
 
 #[test]
@@ -211,6 +257,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(FilingMark::Filed),
         2 => Just(FilingMark::Changed),
         2 => Just(FilingMark::Cancelled),
+        1 => Just(FilingMark::Mistaken),
     ];
     prop_oneof![
         4 => persons.prop_map(Event::Holds),
@@ -247,7 +294,12 @@ proptest! {
                     let on = BeijingDay::of(now.now);
                     if let Ok(next) = record.mark(mark, number("N"), on, now) {
                         let filed = record.filed.is_some();
-                        prop_assert_eq!(mark == FilingMark::Filed, !filed);
+                        if mark == FilingMark::Mistaken {
+                            prop_assert_eq!(Some(&next), record.before.as_deref());
+                            prop_assert_eq!(&next.before, &None);
+                        } else {
+                            prop_assert_eq!(mark == FilingMark::Filed, !filed);
+                        }
                         prop_assert!(mark != FilingMark::Cancelled || now.persons == 0);
                         record = next;
                         marked = true;
@@ -262,9 +314,12 @@ proptest! {
                 let due = matches!(after, FilingState::Due { .. });
                 prop_assert!(due, "{after:?} with {} persons", now.persons);
             }
-            if before.duty().is_some() && !marked {
+            let over = matches!(before, FilingState::CancelDue { .. }) && now.persons > 0;
+            let ended = matches!(after, FilingState::CancelDue { .. }) && now.persons == 0;
+            if before.duty().is_some() && !marked && !over && !ended {
                 prop_assert_eq!(&before, &after);
             }
+            prop_assert_eq!(ended, record.filed.is_some() && record.used && now.persons == 0);
             if let Some(filed) = &record.filed {
                 let told = filed.material == now.material || record.changed_since.is_some();
                 prop_assert!(told, "a change went by");

@@ -19,8 +19,8 @@ mod passphrase;
 mod pkcs11;
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -115,6 +115,18 @@ impl CellPlace {
             }
             Self::Token(place) => Box::new(TokenCell::open(place)?),
         })
+    }
+
+    /// Whether the place answers and surely holds no key any more: nothing there, or zeros.
+    #[must_use]
+    pub fn is_destroyed(&self) -> bool {
+        match self {
+            Self::File { path, .. } => match fs::read(path) {
+                Ok(content) => content.iter().all(|byte| *byte == 0),
+                Err(fault) => fault.kind() == io::ErrorKind::NotFound,
+            },
+            Self::Token(place) => TokenCell::is_destroyed(place),
+        }
     }
 
     /// Makes the cell, with a deployment key and the first ROOT.

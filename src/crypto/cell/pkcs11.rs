@@ -96,6 +96,12 @@ impl TokenCell {
         Self::over(place, session)
     }
 
+    /// Whether the token answers and holds no keys of that name.
+    pub(super) fn is_destroyed(place: &TokenPlace) -> bool {
+        let objects = place.log_in().and_then(|session| place.objects(&session, None));
+        objects.is_ok_and(|objects| objects.is_empty())
+    }
+
     fn over(place: &TokenPlace, session: Session) -> Result<Self, CellError> {
         if place.objects(&session, None)?.is_empty() {
             return Err(place.wrong(
