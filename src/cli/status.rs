@@ -133,6 +133,7 @@ fn print_warnings(status: &proto::StatusResponse) {
             "missing" => words!("missing"),
             "other_purpose" => words!("does not cover this purpose"),
             "other_model" => words!("is about another model"),
+            "before_incident" => words!("is older than the last security incident"),
             other => other.replace('_', " "),
         };
         tell!(

@@ -181,6 +181,7 @@ impl Policy {
             AssessmentStanding::Missing => ConsentFault::AssessmentMissing,
             AssessmentStanding::OtherPurpose => ConsentFault::AssessmentForOtherPurpose,
             AssessmentStanding::OtherModel => ConsentFault::AssessmentForOtherModel,
+            AssessmentStanding::BeforeIncident => ConsentFault::AssessmentBeforeIncident,
         };
         Err(refuse("consent.purpose", fault))
     }

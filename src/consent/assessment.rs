@@ -4,7 +4,7 @@
 //! - An assessment is immutable and never vanishes: M9 wants it kept for three years, and a court
 //!   asks what was known then.
 //! - It covers the purposes and the model that it names. Another purpose, or another model, makes
-//!   it stale: M9 wants a new one when purpose or method change.
+//!   it stale, and so does a serious security incident after it: M9 wants a new one then.
 
 use serde::Serialize;
 
@@ -46,37 +46,44 @@ pub enum AssessmentStanding {
     OtherPurpose,
     /// One covers the purpose, but it is about another model.
     OtherModel,
+    /// One covers both, but a serious security incident came after it.
+    BeforeIncident,
     /// There is none, or none that was concluded yet.
     Missing,
 }
 
 impl AssessmentStanding {
-    /// "current", "other_purpose", "other_model" or "missing".
+    /// "current", "other_purpose", "other_model", "before_incident" or "missing".
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Current => "current",
             Self::OtherPurpose => "other_purpose",
             Self::OtherModel => "other_model",
+            Self::BeforeIncident => "before_incident",
             Self::Missing => "missing",
         }
     }
 
-    /// Where a purpose stands with these assessments at `now`.
+    /// Where a purpose stands with these assessments at `now`, after an `incident` if there was one.
     pub(super) fn of<'a>(
         assessments: impl Iterator<Item = &'a Assessment>,
         purpose: &Purpose,
         model: Option<&ModelContract>,
+        incident: Option<Timestamp>,
         now: Timestamp,
     ) -> Self {
         let mut standing = Self::Missing;
         for assessment in assessments.filter(|a| a.assessed_at <= now) {
             let named = assessment.purposes.contains(purpose);
-            match (named, model.is_none_or(|model| *model == assessment.model)) {
-                (true, true) => return Self::Current,
-                (true, false) => standing = Self::OtherModel,
+            let of_model = model.is_none_or(|model| *model == assessment.model);
+            let holds = incident.is_none_or(|incident| assessment.assessed_at > incident);
+            match (named, of_model) {
+                (true, true) if holds => return Self::Current,
+                (true, true) => standing = Self::BeforeIncident,
+                (true, false) if standing != Self::BeforeIncident => standing = Self::OtherModel,
                 (false, _) if standing == Self::Missing => standing = Self::OtherPurpose,
-                (false, _) => {}
+                (true, false) | (false, _) => {}
             }
         }
         standing

@@ -103,6 +103,7 @@ impl Object for Controller {
             contact: fields.required("contact")?,
             duplicates: fields.optional("duplicates")?,
             inactive_months: fields.optional("inactive_months")?,
+            incident_at: fields.optional_instant("incident_at")?,
         })
     }
 

@@ -141,6 +141,12 @@ pub enum ConsentFault {
     /// O2: the model is new.
     #[error("the controller's impact assessment is about another model; conclude a new one (M9)")]
     AssessmentForOtherModel,
+    /// O2: what was thought through did not hold.
+    #[error(
+        "the controller's impact assessment was concluded before its last security incident; \
+         conclude a new one (M9)"
+    )]
+    AssessmentBeforeIncident,
     /// C9: the profile accepts consent only.
     #[error("the profile accepts no basis other than consent")]
     BasisNotAllowed,
@@ -189,6 +195,7 @@ impl ConsentFault {
             | Self::AssessmentMissing
             | Self::AssessmentForOtherPurpose
             | Self::AssessmentForOtherModel
+            | Self::AssessmentBeforeIncident
             | Self::BasisNotAllowed
             | Self::LegalReferenceMissing
             | Self::ChildrenNotAllowed

@@ -139,12 +139,20 @@ impl<'i, 'l> Fields<'i, 'l> {
 
     /// A mandatory instant: a TOML date-time with offset, or a string of that form.
     pub(super) fn instant(&mut self, name: &str) -> Result<Timestamp, PolicyError> {
-        let value = self.take(name).ok_or_else(|| self.refuse(name, PolicyFault::Missing))?;
+        self.optional_instant(name)?.ok_or_else(|| self.refuse(name, PolicyFault::Missing))
+    }
+
+    /// An instant that may be left out.
+    pub(super) fn optional_instant(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<Timestamp>, PolicyError> {
+        let Some(value) = self.take(name) else { return Ok(None) };
         let text = match value.get_ref().as_datetime() {
             Some(instant) => instant.to_string(),
             None => value.get_ref().as_str().unwrap_or_default().to_owned(),
         };
-        text.parse().map_err(|error: crate::types::InvalidTime| {
+        text.parse().map(Some).map_err(|error: crate::types::InvalidTime| {
             self.refuse(name, PolicyFault::Invalid { message: error.to_string() })
         })
     }

@@ -95,6 +95,9 @@ pub struct Controller {
     /// Records that nobody used for as many calendar months are erased (C7).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inactive_months: Option<u32>,
+    /// The last serious security incident: impact assessments of before hold no longer (M9).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incident_at: Option<Timestamp>,
 }
 
 /// A notice in one language: what M5 demands.

@@ -222,7 +222,8 @@ impl Policy {
         now: Timestamp,
     ) -> AssessmentStanding {
         let own = self.assessments().filter(|a| a.controller == *controller);
-        AssessmentStanding::of(own, purpose, self.deployment.model.as_ref(), now)
+        let incident = self.controllers.get(controller).and_then(|c| c.incident_at);
+        AssessmentStanding::of(own, purpose, self.deployment.model.as_ref(), incident, now)
     }
 
     /// The newest impact assessment of the controller for `purpose` and the model in use that is

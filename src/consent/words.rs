@@ -48,6 +48,9 @@ impl ConsentFault {
             }
             Self::AssessmentMissing => "该处理者没有有效的影响评估；请先完成评估（办法第九条）",
             Self::AssessmentForOtherPurpose => "影响评估未涵盖这个目的；请重新评估（办法第九条）",
+            Self::AssessmentBeforeIncident => {
+                "影响评估早于最近一次重大安全事件；请重新评估（办法第九条）"
+            }
             Self::AssessmentForOtherModel => "影响评估针对的是另一个模型；请重新评估（办法第九条）",
             Self::BasisNotAllowed => "现行规则只接受同意作为合法性基础",
             Self::LegalReferenceMissing => "同意以外的合法性基础须写明法律依据",

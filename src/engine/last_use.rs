@@ -7,7 +7,7 @@
 //! # Invariants
 //! - A record's use is remembered at most some seconds after it; a record that was never used
 //!   counts from the month of its consent, or the one in which the limit began, if that is later.
-//! - What is remembered of a record goes when the record goes.
+//! - What is remembered of a record goes when the record goes, in the same commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,14 +89,17 @@ impl LastUse {
         }
     }
 
-    /// The records are gone.
-    pub(super) fn forget(&self, records: &[RecordId]) {
+    /// The records are gone, or nobody needs to know any more; what the store has to forget.
+    pub(super) fn forget(&self, records: &[RecordId]) -> Vec<Fact> {
         let mut months = self.months();
+        let mut gone = Vec::new();
         for record in records {
             if months.used.remove(record).is_some() {
                 months.changed.insert(*record);
+                gone.push(Fact::gone(FactKind::LastUse, record.to_string()));
             }
         }
+        gone
     }
 
     fn months(&self) -> MutexGuard<'_, Months> {
@@ -178,7 +181,7 @@ impl Engine {
             let _drain_waits = self.task();
             erased += self.erase(batch, RevocationCause::Inactive).await?;
         }
-        self.last_use.forget(&unwatched);
+        let _with_the_next_changes = self.last_use.forget(&unwatched);
         Ok(erased)
     }
 }
@@ -234,7 +237,7 @@ mod tests {
         uses.used(record, now.plus_days(40));
         assert_eq!(uses.months().changed.len(), 1);
         uses.months().changed.clear();
-        uses.forget(&[record, RecordId::from_bytes([2; 16])]);
+        assert_eq!(uses.forget(&[record, RecordId::from_bytes([2; 16])]).len(), 1);
         assert_eq!(uses.months().changed.len(), 1, "of the one that was remembered");
         assert!(uses.months().used.is_empty());
     }

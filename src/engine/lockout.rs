@@ -36,6 +36,8 @@ const IDLE_DAYS: u32 = 30;
 const COUNTS: usize = 1 << 16;
 /// One in so many counts makes room where the table is full.
 const SHED: usize = 4;
+/// Most rows that go with another commit.
+const GONE_AT_ONCE: usize = 1_000;
 
 /// The MAC of a controller's subject.
 type Name = [u8; 32];
@@ -210,6 +212,13 @@ impl Lockouts {
         self.table().remove(name);
     }
 
+    /// Rows that nobody needs, the newest of them: for a commit that is made anyway.
+    pub(super) fn gone(&self) -> Vec<Fact> {
+        let table = self.table();
+        let newest = table.gone.iter().rev().take(GONE_AT_ONCE);
+        newest.map(|name| Fact::gone(FactKind::Lockout, hex::encode(name))).collect()
+    }
+
     fn locked(&self, now: Timestamp) -> usize {
         self.table().counts.values().filter(|count| count.is_locked(now)).count()
     }
@@ -314,8 +323,8 @@ impl Engine {
         self.lockouts.locked(self.trusted_now())
     }
 
-    /// A subject was revoked: nothing is remembered of attempts at it. The store's row, which does
-    /// not say whom it was about, follows with the next save.
+    /// A subject is revoked: nothing is remembered of attempts at it. The store's row, which does
+    /// not say whom it was about, goes with the commit that revokes, or with the next save.
     pub(super) fn forget_attempts(&self, controller: &ControllerId, subject: &SubjectRef) {
         self.lockouts.forget(&self.store.blind_name(controller, subject));
     }

@@ -240,11 +240,12 @@ impl Engine {
         // helps nobody, and a lost one is the better loss (P9).
         let purged = pending.into_iter().map(|pending| self.index.purge(pending)).collect();
         failpoint::reach("revoke.zeroised");
-        let revoked =
-            self.store.revoke(records, self.now(), cause).await.map_err(RevokeError::Store)?;
+        let mut forgotten = self.last_use.forget(records);
+        forgotten.extend(self.lockouts.gone());
+        let revoked = self.store.revoke_with(records, self.now(), cause, forgotten).await;
+        let revoked = revoked.map_err(RevokeError::Store)?;
         failpoint::reach("revoke.committed");
         self.advance(revoked.revision);
-        self.last_use.forget(records);
         let mut limbo = self.limbo();
         let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
         for record in records {

@@ -67,6 +67,7 @@ impl Store {
         held: Vec<Held>,
         at: Timestamp,
         cause: RevocationCause,
+        facts: Vec<Write>,
     ) -> Result<Batch, StoreError> {
         let records: Vec<_> = held.iter().map(|held| held.id).collect();
         let writes = records.iter().flat_map(|id| rows_of(*id)).map(Write::Remove).collect();
@@ -82,6 +83,7 @@ impl Store {
         };
         let entry = LogEntry::Revoked { records, cause, at };
         let batch = self.batch(require, &entry, audit, move |_| {
+            vault.keep(facts);
             for Held { id, place, .. } in held {
                 if let Some(place) = place {
                     vault.remove(id, place);

@@ -45,7 +45,7 @@ pub enum FactKind {
 }
 
 /// One change of a fact.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Fact {
     kind: FactKind,
     name: String,
@@ -90,8 +90,7 @@ impl Store {
         event: Option<&AuditEvent<'_>>,
     ) -> Result<(), StoreError> {
         self.check_space()?;
-        let sealed = facts.into_iter().map(|fact| self.keys.fact_write(fact));
-        let writes = sealed.collect::<Result<Vec<Write>, StoreError>>()?;
+        let writes = self.fact_writes(facts)?;
         let (vault, note) = (Arc::clone(&self.vault), event.map(|event| Note::of(encoded(event))));
         let work = move || {
             vault.keep(writes);
@@ -100,6 +99,11 @@ impl Store {
             }
         };
         Ok(self.backend.note(Box::new(work)).await?)
+    }
+
+    /// Facts, sealed.
+    pub(super) fn fact_writes(&self, facts: Vec<Fact>) -> Result<Vec<Write>, StoreError> {
+        facts.into_iter().map(|fact| self.keys.fact_write(fact)).collect()
     }
 
     /// A name for a fact about a controller's subject that tells nobody whom it is about, not even

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::StoreError;
 use super::backend::{Backend, BackendError, RowKey, Table};
 use super::changes::{encoded, put};
+use super::facts::Fact;
 use super::log::{AuditEvent, LogEntry, RevocationCause};
 use super::record::StoredRecord;
 use super::sealing::{Claim, Keys};
@@ -131,6 +132,21 @@ impl Store {
         at: Timestamp,
         cause: RevocationCause,
     ) -> Result<Revoked, StoreError> {
+        self.revoke_with(records, at, cause, Vec::new()).await
+    }
+
+    /// The same, with what is remembered of those whom the records are about: `facts` go in the same
+    /// commit. Where no record is held there is none.
+    ///
+    /// # Errors
+    /// The backend.
+    pub async fn revoke_with(
+        &self,
+        records: &[RecordId],
+        at: Timestamp,
+        cause: RevocationCause,
+        facts: Vec<Fact>,
+    ) -> Result<Revoked, StoreError> {
         loop {
             // Before the look: whatever is not held now was gone at this revision.
             let revision = self.revision().await?;
@@ -139,7 +155,8 @@ impl Store {
             if records.is_empty() {
                 return Ok(Revoked { revision, records });
             }
-            match self.backend.commit(self.revocation(held, at, cause)?).await {
+            let facts = self.fact_writes(facts.clone())?;
+            match self.backend.commit(self.revocation(held, at, cause, facts)?).await {
                 Ok(revision) => return Ok(Revoked { revision, records }),
                 // Another revocation was faster with one of them. Record ids do not come back, so
                 // each round has fewer left.

@@ -253,6 +253,7 @@ pub(super) const LINES: &[Line] = &[
     ),
     ("missing", "缺失"),
     ("does not cover this purpose", "未涵盖此目的"),
+    ("is older than the last security incident", "早于最近一次重大安全事件"),
     ("is about another model", "针对的是另一个模型"),
     ("  NO ENROLMENT for {} by {}: impact assessment {}", "  {}（处理者 {}）不能登记：影响评估{}"),
     ("last heard of {}", "最后一次收到信号 {}"),

@@ -349,8 +349,15 @@ fn o2_nobody_is_enrolled_without_an_impact_assessment_that_covers_purpose_and_mo
         (model("w600k_mbf/arcface-112/rgb/1"), model("w600k_r50/arcface-112/rgb/1"));
     // The old assessment stays beside the new one, and does not make up for what that lacks.
     let renewed = format!("{other_purpose}\n{}", assessment.replacen("2026-01\"", "2026-02\"", 1));
+    // M9: what came to pass shows that it was not thought through.
+    let incident =
+        EXAMPLE.replacen("[[notices]]", "incident_at = 2026-02-01T00:00:00+08:00\n[[notices]]", 1);
+    let after = assessment.replacen("2026-01\"", "2026-02\"", 1);
+    let after = format!("{incident}\n{}", after.replacen("2026-01-01T", "2026-02-02T", 1));
     for (toml, deployment, fault) in [
         (EXAMPLE, &used, None),
+        (incident.as_str(), &used, Some(ConsentFault::AssessmentBeforeIncident)),
+        (after.as_str(), &used, None),
         (renewed.as_str(), &used, None),
         (none.as_str(), &used, Some(ConsentFault::AssessmentMissing)),
         (later.as_str(), &used, Some(ConsentFault::AssessmentMissing)),

@@ -66,3 +66,22 @@ async fn a_fact_that_was_altered_or_moved_is_an_error() {
     tamper(&backend, vec![Write::Put(first, rows[0].1.clone())]).await;
     assert_eq!(names(&store, FactKind::Filing).await.len(), 2);
 }
+
+#[tokio::test]
+async fn c4_what_is_remembered_of_somebody_goes_with_the_record_in_one_commit() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, store) = open_in(place.path(), &cell()).await;
+    enrol(&store, 1).await.unwrap();
+    let remembered = vec![fact(FactKind::Lockout, "a", 3), fact(FactKind::LastUse, "b", 4)];
+    store.remember(remembered, None).await.unwrap();
+    let gone = vec![Fact::gone(FactKind::Lockout, "a"), Fact::gone(FactKind::LastUse, "c")];
+    // Where nothing is held there is no commit, and nothing goes.
+    let cause = RevocationCause::Withdrawn;
+    store.revoke_with(&[id(9)], now(), cause, gone.clone()).await.unwrap();
+    assert_eq!(names(&store, FactKind::Lockout).await.len(), 1, "control");
+    let before = store.revision().await.unwrap();
+    let revoked = store.revoke_with(&[id(1)], now(), cause, gone).await.unwrap();
+    assert_eq!((revoked.revision, revoked.records), (Revision(before.0 + 1), vec![id(1)]));
+    assert!(names(&store, FactKind::Lockout).await.is_empty());
+    assert_eq!(names(&store, FactKind::LastUse).await, [("b".to_owned(), 4)]);
+}
