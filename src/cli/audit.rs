@@ -13,6 +13,7 @@ use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
 use super::files::{about, new_file, open, read};
 use super::serve::wait_for_signal;
+use super::verdicts::Verdict as _;
 use super::{Outcome, output};
 use crate::audit::{
     Checkpoint, Receipt, ReceiptKind, VerifyError, VerifyReport, Witness, read_checkpoints,
@@ -203,7 +204,7 @@ async fn look(
         export.extend_from_slice(&piece.lines);
     }
     let report = witness.look(&export[..]).map_err(|alarm| {
-        Failure::new(Exit::Refused, format!("ALARM: {alarm}"))
+        Failure::new(Exit::Refused, words!("ALARM: {}", alarm.said()))
             .about(file)
             .advise("keep this file, and find out who changed the store or its root key")
     })?;
@@ -239,10 +240,10 @@ pub(super) fn verify_receipts(args: &ReceiptArgs, json: bool) -> Outcome {
     for file in &args.files {
         let text = Zeroizing::new(read(file)?);
         let receipt = find_receipt(&text)
-            .ok_or_else(|| Failure::new(Exit::Usage, "holds no receipt").about(file))?;
+            .ok_or_else(|| Failure::new(Exit::Usage, words!("holds no receipt")).about(file))?;
         let statement = receipt
             .verify(key.as_ref())
-            .map_err(|fault| Failure::new(Exit::Refused, fault.to_string()).about(file))?;
+            .map_err(|fault| Failure::new(Exit::Refused, fault.said()).about(file))?;
         if json {
             output::print_value(&statement.body)?;
             continue;
@@ -317,7 +318,7 @@ pub(super) fn refused(fault: VerifyError) -> Failure {
     if let VerifyError::Read(fault) = fault {
         return Failure::usage(fault);
     }
-    Failure::new(Exit::Refused, fault.to_string())
+    Failure::new(Exit::Refused, fault.said())
 }
 
 fn bar(size: u64) -> ProgressBar {

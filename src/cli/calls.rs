@@ -255,7 +255,12 @@ pub(super) async fn alternative(args: &AlternativeArgs, json: bool) -> Outcome {
     if json {
         output::print_json("ReportAlternativeResponse", &response);
     } else {
-        tell!("noted; say it again within {} s, silence means down", response.heartbeat_s);
+        match args.state {
+            StateArg::Up => {
+                tell!("noted; say it again within {} s, silence means down", response.heartbeat_s);
+            }
+            StateArg::Down => tell!("noted: it counts as down until it is said to be up"),
+        }
     }
     Ok(Exit::Ok)
 }

@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::exit::{Exit, Failure};
 use super::files::new_file;
 use super::serve::ServeArgs;
+use super::verdicts::Verdict as _;
 use super::{Outcome, output};
 use crate::server::{
-    DecommissionFailure, Decommissioned, Inventory, Order, decommission, finish, inventory,
-    is_interrupted,
+    DecommissionFailure, Decommissioned, Inventory, Order, decommission, finish, interrupted,
+    inventory,
 };
 use crate::service::{json, proto};
 
@@ -28,7 +29,7 @@ pub(super) struct DecommissionArgs {
     #[command(flatten)]
     settings: ServeArgs,
     /// Do it: the first 16 digits of the deployment's public key, which the command prints without
-    #[arg(long, value_name = "DIGITS", requires_all = ["by", "trail", "output"])]
+    #[arg(long, value_name = "DIGITS")]
     confirm: Option<String>,
     /// Name and title of who is responsible, for the certificate
     #[arg(long, value_name = "NAME")]
@@ -43,33 +44,49 @@ pub(super) struct DecommissionArgs {
 
 pub(super) async fn run(args: &DecommissionArgs, json: bool) -> Outcome {
     let settings = args.settings.settings()?;
-    if let (true, Some(output)) = (is_interrupted(&settings), &args.output) {
+    let begun = interrupted(&settings).map_err(|fault| refused(&fault))?;
+    if let (Some(pledge), Some(confirm), Some(output)) = (begun, &args.confirm, &args.output) {
+        check(confirm, &pledge.certificate.digits())?;
         let file = new_file(output)?;
-        let done = finish(&settings, output).map_err(|fault| undone(output, fault))?;
+        let done = finish(&settings, pledge, output).map_err(|fault| undone(output, &fault))?;
         return report(&done, output, file, json);
     }
-    let found = inventory(&settings).await.map_err(Failure::usage)?;
+    let found = inventory(&settings).await.map_err(|fault| refused(&fault))?;
     let digits = &found.public_key[..CONFIRMING_DIGITS];
     let (Some(confirm), Some(by), Some(trail), Some(output)) =
         (&args.confirm, &args.by, &args.trail, &args.output)
     else {
+        if args.confirm.is_some() {
+            let message = words!("--by, --trail and --output are needed with --confirm");
+            return Err(Failure::new(Exit::Usage, message));
+        }
         return tell(&found, digits, json);
     };
-    if confirm != digits {
-        let message =
-            format!("--confirm {confirm} names another deployment than this one, {digits}");
-        return Err(Failure::new(Exit::Usage, message));
-    }
+    check(confirm, digits)?;
     let order = Order { by: by.clone(), trail: trail.clone(), certificate: output.clone() };
     let file = new_file(output)?;
-    let done = decommission(&settings, &order).await.map_err(|fault| undone(output, fault))?;
+    let done = decommission(&settings, &order).await.map_err(|fault| undone(output, &fault))?;
     report(&done, output, file, json)
 }
 
+/// Whether the digits name this deployment.
+fn check(confirm: &str, digits: &str) -> Result<(), Failure> {
+    if confirm == digits {
+        return Ok(());
+    }
+    let message =
+        words!("--confirm {} names another deployment than this one, {}", confirm, digits);
+    Err(Failure::new(Exit::Usage, message))
+}
+
 /// Why nothing, or not all, was destroyed; the certificate's file is empty then.
-fn undone(output: &Path, fault: DecommissionFailure) -> Failure {
+fn undone(output: &Path, fault: &DecommissionFailure) -> Failure {
     let _empty = std::fs::remove_file(output);
-    Failure::usage(fault)
+    refused(fault)
+}
+
+fn refused(fault: &DecommissionFailure) -> Failure {
+    Failure::new(Exit::Usage, fault.said())
 }
 
 fn report(done: &Decommissioned, output: &Path, mut file: File, json: bool) -> Outcome {
@@ -77,9 +94,9 @@ fn report(done: &Decommissioned, output: &Path, mut file: File, json: bool) -> O
     let value = json::to_json("Receipt", &message).unwrap_or_default();
     let written = writeln!(file, "{value:#}").and_then(|()| file.sync_all());
     written.map_err(|fault| {
-        Failure::usage(fault)
-            .about(output)
-            .advise("the deployment is destroyed; its certificate is in the data directory")
+        Failure::usage(fault).about(output).advise(&words!(
+            "the deployment is destroyed; its certificate is in the data directory"
+        ))
     })?;
     if json {
         say!("{value:#}");
@@ -105,10 +122,14 @@ fn report(done: &Decommissioned, output: &Path, mut file: File, json: bool) -> O
         }
     }
     if let Err(fault) = &done.marked {
-        eprintln!("assent: {fault}: the data directory does not say that it was decommissioned");
+        let what = words!("the data directory does not say that it was decommissioned");
+        eprintln!("assent: {}: {what}", fault.said());
     }
     for file in &done.left {
-        eprintln!("assent: not wiped, and of no use to anybody without its keys: {file}");
+        eprintln!(
+            "assent: {}",
+            words!("not wiped, of no use to anybody without its keys: {}", file)
+        );
     }
     Ok(if done.left.is_empty() && done.marked.is_ok() { Exit::Ok } else { Exit::Partial })
 }

@@ -11,6 +11,7 @@ use super::connection::ConnectionArgs;
 use super::consent_file::ConsentFile;
 use super::exit::{Exit, Failure};
 use super::files::read;
+use super::words::in_chinese;
 use super::{Outcome, output};
 use crate::service::client::Client;
 use crate::service::proto;
@@ -152,7 +153,9 @@ impl Tally {
                 Some(Answer::Response(_)) => self.enrolled += 1,
                 Some(Answer::Error(error)) => {
                     self.refused += 1;
-                    bar.suspend(|| eprintln!("{}: {}", answer.idempotency_key, error.message));
+                    let zh = Some(&error.message_zh).filter(|zh| in_chinese() && !zh.is_empty());
+                    let said = zh.unwrap_or(&error.message);
+                    bar.suspend(|| eprintln!("{}: {said}", answer.idempotency_key));
                 }
                 None => self.refused += 1,
             }

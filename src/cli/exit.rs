@@ -12,8 +12,8 @@ Exit codes:
   0   done; verify: MATCH
   1   some of a bulk enrolment was refused
   3   verify: NO_MATCH
-  4   verify: no decision about a person (NO_FACE, LOW_QUALITY, STALE_FRAME,
-      SPOOF_SUSPECTED, LOCKED_OUT)
+  4   verify: no decision about a person (NO_FACE, SEVERAL_FACES, LOW_QUALITY,
+      STALE_FRAME, SPOOF_SUSPECTED, LOCKED_OUT, FACE_DISABLED)
   64  usage or configuration
   65  the service refused the request (invalid, or not allowed by policy)
   69  the service cannot be reached, or does not serve now
@@ -129,7 +129,7 @@ fn advice(error: &ClientError) -> Option<String> {
 }
 
 /// An error and its sources, without saying anything twice.
-fn chain(fault: &dyn Error) -> String {
+pub(super) fn chain(fault: &dyn Error) -> String {
     let mut text = fault.to_string();
     let mut source = fault.source();
     while let Some(cause) = source {

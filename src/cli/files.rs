@@ -41,7 +41,7 @@ pub(super) fn write_new(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Fa
 pub(super) fn empty_folder(path: &Path) -> Result<(), Failure> {
     fs::create_dir_all(path).map_err(about(path))?;
     if fs::read_dir(path).map_err(about(path))?.next().is_some() {
-        let failure = Failure::new(Exit::Usage, "is not empty").about(path);
+        let failure = Failure::new(Exit::Usage, words!("is not empty")).about(path);
         return Err(failure.advise(&words!("name a new folder: nothing is overwritten")));
     }
     Ok(())

@@ -134,8 +134,8 @@ async fn collect(client: &Client, controller: &str) -> Result<pack::Material, Fa
     let filings = client.filing_status(proto::FilingStatusRequest {}).await?;
     let filing = filings.controllers.into_iter().find(|one| one.controller_id == controller);
     let filing = filing.ok_or_else(|| {
-        let message = format!("--controller {controller}: no such controller was applied");
-        Failure::new(Exit::Refused, message).advise("`assent filing status` names them")
+        let message = words!("--controller {}: no such controller was applied", controller);
+        Failure::new(Exit::Refused, message).advise(&words!("`assent filing status` names them"))
     })?;
     let policy = client.read_policy(proto::ReadPolicyRequest {}).await?;
     let status = client.status(proto::StatusRequest {}).await?;

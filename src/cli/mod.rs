@@ -35,6 +35,7 @@ mod profile;
 mod ropa;
 mod serve;
 mod status;
+mod verdicts;
 
 use clap::{Parser, Subcommand};
 

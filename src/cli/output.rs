@@ -49,17 +49,32 @@ pub(super) fn mark(kind: proto::ChangeKind) -> char {
 
 /// A way in that needs no face.
 pub(super) fn way(way: &proto::Alternative) -> String {
-    let method = match way.method() {
+    let method = method(way.method());
+    let accessible = if way.accessible { words!(" (accessible)") } else { String::new() };
+    let down = if way.down { words!(" (DOWN)") } else { String::new() };
+    format!("{method}{accessible}{down}: {}", way.hint)
+}
+
+fn method(method: proto::AlternativeMethod) -> String {
+    match method {
         proto::AlternativeMethod::Unspecified => words!("unknown"),
         proto::AlternativeMethod::Card => words!("card"),
         proto::AlternativeMethod::Code => words!("code"),
         proto::AlternativeMethod::Qr => words!("qr"),
         proto::AlternativeMethod::Intercom => words!("intercom"),
         proto::AlternativeMethod::Staff => words!("staff"),
+    }
+}
+
+/// The name of a way, such as "card" or "card-2", as status has it.
+pub(super) fn way_name(name: &str) -> String {
+    let (base, number) = name.split_once('-').unwrap_or((name, ""));
+    let known = format!("ALTERNATIVE_METHOD_{}", base.to_uppercase());
+    let Some(known) = proto::AlternativeMethod::from_str_name(&known) else {
+        return name.to_owned();
     };
-    let accessible = if way.accessible { words!(" (accessible)") } else { String::new() };
-    let down = if way.down { words!(" (DOWN)") } else { String::new() };
-    format!("{method}{accessible}{down}: {}", way.hint)
+    let dash = if number.is_empty() { "" } else { "-" };
+    format!("{}{dash}{number}", method(known))
 }
 
 /// A decision without its prefix, such as "NO_MATCH".

@@ -153,11 +153,18 @@ fn print_warnings(status: &proto::StatusResponse) {
         tell!(
             "  ALTERNATIVE DOWN at {}: {} is {}, {}{}",
             way.gate_id,
-            way.name,
-            way.state,
+            output::way_name(&way.name),
+            match way.state.as_str() {
+                "lost" => words!("lost"),
+                "down" => words!("down"),
+                other => other.to_owned(),
+            },
             heard,
             note
         );
+    }
+    for gate in &status.resting_gates {
+        tell!("  FACES OFF at {}: the policy says so (face_enabled)", gate);
     }
     if status.locked_subjects > 0 {
         tell!("  locked out after failed attempts: {} subject(s)", status.locked_subjects);

@@ -11,6 +11,7 @@ mod lines;
 use std::fmt::{Display, Write as _};
 
 use lines::LINES;
+use serde::{Serialize, Serializer};
 
 /// Words in the user's language; every `{}` is filled, in order.
 macro_rules! words {
@@ -24,6 +25,39 @@ macro_rules! words {
 /// Prints a line of results in the user's language; every `{}` is filled, in order.
 macro_rules! tell {
     ($($words:tt)*) => { say!("{}", words!($($words)*)) };
+}
+
+/// Words in both languages, for what is kept as data and shown to people: data is in English.
+macro_rules! said {
+    ($en:literal $(, $value:expr)* $(,)?) => {{
+        const GAPS: &[&str] = &[$(stringify!($value)),*];
+        const LINE: &$crate::cli::words::Line = $crate::cli::words::find($en, GAPS.len());
+        $crate::cli::words::Said::of(LINE, &[$(&$value as &dyn std::fmt::Display),*])
+    }};
+}
+
+/// Words in both languages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Said([String; 2]);
+
+impl Said {
+    pub(super) fn of(line: &Line, values: &[&dyn Display]) -> Self {
+        Self([fill_in(false, line, values), fill_in(true, line, values)])
+    }
+}
+
+/// In the user's language.
+impl Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0[usize::from(in_chinese())])
+    }
+}
+
+/// In English.
+impl Serialize for Said {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&self.0[0])
+    }
 }
 
 /// The same in English and in Chinese.

@@ -15,7 +15,7 @@ use super::gate::{
 use super::notice::{Controller, Notice, NoticeText, PublicText};
 use super::operating_point::ErrorRate;
 use super::refusal::{PolicyError, PolicyFault};
-use crate::types::{TextFault, personal_identifier};
+use crate::types::{GateId, TextFault, Timestamp, personal_identifier};
 
 /// An object and where it stands.
 #[derive(Debug, Clone)]
@@ -41,6 +41,31 @@ pub struct PolicyDocument {
 }
 
 impl PolicyDocument {
+    /// Whether all that it says came to pass did so by `now`.
+    ///
+    /// # Errors
+    /// The first thing that did not, with its line.
+    pub fn check_past(&self, now: Timestamp) -> Result<(), PolicyError> {
+        let future =
+            |entry: &&Entry<Controller>| entry.value.incident_at.is_some_and(|at| at > now);
+        match self.controllers.iter().find(future) {
+            Some(entry) => Err(entry.place.refuse("incident_at", PolicyFault::InFuture { now })),
+            None => Ok(()),
+        }
+    }
+
+    /// The refusal of a gate's field, with its line, where the gate is in the document.
+    #[must_use]
+    pub fn refuse_gate(
+        &self,
+        gate: &GateId,
+        field: &str,
+        fault: PolicyFault,
+    ) -> Option<PolicyError> {
+        let entry = self.gates.iter().find(|entry| entry.value.id == *gate)?;
+        Some(entry.place.refuse(field, fault))
+    }
+
     /// Parses a document of tables `controllers`, `notices`, `assessments` and `gates`.
     ///
     /// # Errors

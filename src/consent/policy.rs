@@ -313,6 +313,10 @@ impl Policy {
             let fault = PolicyFault::InactiveMonths { most };
             return Err(entry.place.refuse("inactive_months", fault));
         }
+        let known = self.controllers.get(&entry.value.id).and_then(|old| old.incident_at);
+        if let Some(at) = known.filter(|at| entry.value.incident_at.is_none_or(|new| new < *at)) {
+            return Err(entry.place.refuse("incident_at", PolicyFault::IncidentTakenBack { at }));
+        }
         let old = self.controllers.insert(entry.value.id.clone(), Arc::new(entry.value.clone()));
         Ok(change(PolicyObject::Controller, entry, old.as_deref()))
     }

@@ -3,6 +3,8 @@
 use thiserror::Error;
 
 use super::gate::{NoAlternative, PlaceType};
+use super::operating_point::RateOutsideTable;
+use crate::types::Timestamp;
 
 /// Whose turn it is after a refusal; `service` makes gRPC codes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +72,27 @@ pub enum PolicyFault {
         least: u32,
         /// The most.
         most: u32,
+    },
+    /// The model's calibration has no threshold for it.
+    #[error("{0}")]
+    RateOutsideTable(RateOutsideTable),
+    /// Liveness is to be judged by a model that the pack does not have.
+    #[error(
+        "the model pack has no liveness model; use pad = \"gate\", or a pack whose manifest has \
+         [liveness]"
+    )]
+    NoLivenessModel,
+    /// What came to pass cannot be taken back, nor become earlier.
+    #[error("an incident of {at} is applied: it can become later, but not earlier or unset (M9)")]
+    IncidentTakenBack {
+        /// When it was.
+        at: Timestamp,
+    },
+    /// What did not come to pass.
+    #[error("has not come: now it is {now}")]
+    InFuture {
+        /// Now.
+        now: Timestamp,
     },
     /// A list without elements.
     #[error("needs at least one entry")]
@@ -168,6 +191,8 @@ impl PolicyFault {
             | Self::Empty
             | Self::TooMany { .. }
             | Self::InactiveMonths { .. }
+            | Self::RateOutsideTable(_)
+            | Self::InFuture { .. }
             | Self::Repeated => RefusalKind::Field,
             Self::NoAlternative(_)
             | Self::NoAccessibleAlternative
@@ -180,6 +205,8 @@ impl PolicyFault {
             | Self::AssessmentIsImmutable
             | Self::UnknownController
             | Self::NoticeIsImmutable
+            | Self::NoLivenessModel
+            | Self::IncidentTakenBack { .. }
             | Self::SameEffectiveDate => RefusalKind::State,
         }
     }

@@ -132,6 +132,19 @@ impl PolicyFault {
             Self::Unknown => "此处没有这个字段",
             Self::Invalid { message } => return format!("值不合规：{message}"),
             Self::OutOfRange { least, most } => return format!("应在 {least} 与 {most} 之间"),
+            Self::RateOutsideTable(fault) => {
+                return format!(
+                    "FMR {:e} 超出模型标定的范围（{:e} 至 {:e}）",
+                    fault.fmr, fault.strictest, fault.laxest
+                );
+            }
+            Self::NoLivenessModel => {
+                "模型包中没有活体检测模型；请用 pad = \"gate\"，或换用清单中有 [liveness] 的模型包"
+            }
+            Self::IncidentTakenBack { at } => {
+                return format!("已应用的事件时间为 {at}：只能改晚，不能改早或去掉（办法第九条）");
+            }
+            Self::InFuture { now } => return format!("时间尚未到来：现在是 {now}"),
             Self::Empty => "至少需要一项",
             Self::TooMany { limit } => return format!("超过 {limit} 项"),
             Self::Repeated => "在文件中出现了两次",

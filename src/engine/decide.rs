@@ -12,7 +12,7 @@ use super::Engine;
 use super::verdict::{Decision, VerifyError};
 use crate::consent::{GatePass, Grant};
 use crate::index::{Candidate, Found, Match, Query};
-use crate::types::{Embedding, Similarity, SubjectRef, Timestamp};
+use crate::types::{Embedding, Revision, Similarity, SubjectRef, Timestamp};
 
 /// Candidates asked of the index: the best one and those behind it, should it die before emission.
 const CANDIDATES: usize = 4;
@@ -73,8 +73,27 @@ impl Engine {
     /// The best candidate above the threshold that may still match: consent, expiry and slot are
     /// looked at once more, and the gate's grant is taken anew, because the policy may have
     /// changed since the search began. With a margin, nobody where a second subject is too near.
-    pub(super) fn decide(&self, pass: &GatePass, threshold: Similarity, found: &Found) -> Decision {
-        let Ok(today) = self.policy().open_gate(&pass.gate().id) else { return Decision::NoMatch };
+    /// With the decision, the revision of the policy that it rests on.
+    pub(super) fn decide(
+        &self,
+        pass: &GatePass,
+        threshold: Similarity,
+        found: &Found,
+    ) -> (Decision, Revision) {
+        let standing = self.policy();
+        let today = standing.open_gate(&pass.gate().id);
+        let decision = today
+            .map_or(Decision::NoMatch, |today| self.decide_under(&today, pass, threshold, found));
+        (decision, standing.revision)
+    }
+
+    fn decide_under(
+        &self,
+        today: &GatePass,
+        pass: &GatePass,
+        threshold: Similarity,
+        found: &Found,
+    ) -> Decision {
         if !today.gate().face_enabled {
             return Decision::FaceDisabled;
         }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use futures_util::{Stream, stream};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::Engine;
@@ -51,11 +52,18 @@ pub enum EvidenceAbout {
     },
 }
 
-/// A piece of the evidence, in order: the trail, then one statement.
+/// A piece of the evidence, in order: the trail, policies, then one statement.
 #[derive(Debug)]
 pub enum EvidencePiece {
     /// Whole lines of the trail.
     Trail(Vec<u8>),
+    /// A policy under which something was done.
+    Policy {
+        /// The revision that put it in force.
+        revision: Revision,
+        /// TOML.
+        document: Vec<u8>,
+    },
     /// The signed statement.
     Statement(Receipt),
 }
@@ -71,10 +79,32 @@ struct Entry<'a> {
     consent: Option<ConsentRecord>,
     record: Option<RecordId>,
     #[serde(default)]
-    records: Vec<RecordId>,
+    records: Records,
     #[serde(borrow)]
     decision: Option<Cow<'a, str>>,
+    /// The newest revision then; of the policy, where the entry says it.
     revision: Option<Revision>,
+    policy: Option<Revision>,
+}
+
+/// Some entries name records, some count them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Records {
+    Named(Vec<RecordId>),
+    Counted(IgnoredAny),
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self::Counted(IgnoredAny)
+    }
+}
+
+impl Records {
+    fn named(&self) -> &[RecordId] {
+        if let Self::Named(records) = self { records } else { &[] }
+    }
 }
 
 /// What was seen on the way.
@@ -106,7 +136,7 @@ impl Seen {
                     self.records.insert(record);
                     self.consents.insert(record, consent.clone());
                 }
-                let mut named = entry.record.iter().chain(&entry.records);
+                let mut named = entry.record.iter().chain(entry.records.named());
                 own || named.any(|record| self.records.contains(record))
             }
         }
@@ -123,7 +153,7 @@ impl Seen {
 enum Collection {
     Seek { seen: Seen, at: u64, until: u64 },
     Going { seen: Seen, trail: Trail, until: u64 },
-    State { seen: Seen, trail: Value },
+    Policies { seen: Seen, trail: Value, left: BTreeMap<Revision, Vec<u8>> },
     Done,
 }
 
@@ -181,7 +211,11 @@ impl Engine {
             Collection::Going { seen, trail, until } => {
                 self.follow(seen, trail, until).await.map(Some)
             }
-            Collection::State { seen, trail } => {
+            Collection::Policies { seen, trail, mut left } => {
+                if let Some((revision, document)) = left.pop_first() {
+                    let piece = EvidencePiece::Policy { revision, document };
+                    return Ok(Some((piece, Collection::Policies { seen, trail, left })));
+                }
                 let statement = self.evidence_statement(seen, &trail).await?;
                 Ok(Some((EvidencePiece::Statement(statement), Collection::Done)))
             }
@@ -230,7 +264,8 @@ impl Engine {
             let trail = json!({
                 "sha256": sha256, "first_entry": first, "last_entry": last, "whole_entries": whole,
             });
-            return Ok((EvidencePiece::Trail(piece), Collection::State { seen, trail }));
+            let left = seen.policies.clone();
+            return Ok((EvidencePiece::Trail(piece), Collection::Policies { seen, trail, left }));
         }
         for bytes in self.store.audit_behind(head).await? {
             let entry = parsed(&bytes)?;
@@ -257,7 +292,10 @@ impl Engine {
     /// Notes the policy under which something was done, unless it is noted. An entry may stand
     /// behind a policy that was applied while it was being decided.
     async fn note_policy(&self, seen: &mut Seen, entry: &Entry<'_>) -> Result<(), StoreError> {
-        let Some(revision) = entry.revision.filter(|_| !seen.is_noted) else { return Ok(()) };
+        let is_noted =
+            entry.policy.map_or(seen.is_noted, |policy| seen.policies.contains_key(&policy));
+        let revision = entry.policy.or(entry.revision).filter(|_| !is_noted);
+        let Some(revision) = revision else { return Ok(()) };
         if let Some((document, since)) = self.store.policy_at(revision).await? {
             seen.is_noted = since >= seen.applied;
             seen.policies.entry(since).or_insert(document);
@@ -297,13 +335,7 @@ impl Engine {
             ),
         };
         let consent = |(record, consent): (&RecordId, &ConsentRecord)| json!({ "record_id": record, "consent": consent });
-        let policy = |(revision, document): (&Revision, &Vec<u8>)| {
-            json!({
-                "revision": revision,
-                "sha256": hex::encode(sha256(document)),
-                "document": String::from_utf8_lossy(document),
-            })
-        };
+        let policy = |(revision, document): (&Revision, &Vec<u8>)| json!({ "revision": revision, "sha256": hex::encode(sha256(document)) });
         let statement = json!({
             "type": ReceiptKind::Evidence.name(),
             "about": about,

@@ -200,8 +200,16 @@ impl Engine {
         };
         self.remember_filing(&controller, &record, Some(&event)).await.map_err(unstored)?;
         book.unwritten.remove(&controller);
-        book.records.insert(controller.clone(), record.clone());
-        Ok(self.standing(&controller, holding.persons, Some(rules), record))
+        let known = book.records.insert(controller.clone(), record.clone()).unwrap_or_default();
+        // What was no duty under a mark that is taken back is one now.
+        if mark == FilingMark::Mistaken && known.before.is_none_or(|b| b.due_since.is_none()) {
+            let duty = record.since(FilingDuty::File).map(|_| FilingDuty::File);
+            book.unwritten.insert(controller.clone(), (duty, holding.persons));
+        }
+        self.write_down(&mut book, &rules).await;
+        book.look(&controller, &rules, holding);
+        self.write_down(&mut book, &rules).await;
+        Ok(self.standing(&controller, holding.persons, Some(rules), book.record(&controller)))
     }
 
     /// Writes down what is not; what cannot be now is tried again at the next look.
@@ -210,17 +218,16 @@ impl Engine {
         // Each leaves the list only when it is written: a caller may go away in between.
         for (controller, (duty, persons)) in unwritten.clone() {
             let record = records.get(&controller).cloned().unwrap_or_default();
-            let state = record.state(rules, persons, &self.filings.calendar);
-            let due = duty.zip(state.duty());
-            let event = due.map(|(duty, (at, deadline))| {
-                let deadline = deadline.as_ref().ok().copied();
+            let due = duty.and_then(|duty| Some((duty, record.since(duty)?)));
+            let event = due.map(|(duty, at)| {
+                let deadline = rules.deadline(at, &self.filings.calendar).ok();
                 AuditEvent::FilingDue { at, controller: &controller, duty, persons, deadline }
             });
             match self.remember_filing(&controller, &record, event.as_ref()).await {
                 Ok(()) => {
-                    if let Some((duty, (_, deadline))) = due {
+                    if let Some((duty, since)) = due {
                         tracing::warn!(
-                            %controller, persons, ?duty, ?deadline,
+                            %controller, persons, ?duty, %since,
                             "a controller has a duty to the authority; `assent filing status` \
                              says more"
                         );

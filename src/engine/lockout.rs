@@ -212,11 +212,19 @@ impl Lockouts {
         self.table().remove(name);
     }
 
-    /// Rows that nobody needs, the newest of them: for a commit that is made anyway.
-    pub(super) fn gone(&self) -> Vec<Fact> {
+    /// Rows that nobody needs, the newest of them: for a commit that is made anyway. Until the guard
+    /// is dropped nobody saves a count that the commit would then remove.
+    pub(super) async fn gone(&self) -> (Vec<Fact>, Option<tokio::sync::MutexGuard<'_, ()>>) {
+        if self.table().gone.is_empty() {
+            return (Vec::new(), None);
+        }
+        let in_turn = self.saving.lock().await;
         let table = self.table();
         let newest = table.gone.iter().rev().take(GONE_AT_ONCE);
-        newest.map(|name| Fact::gone(FactKind::Lockout, hex::encode(name))).collect()
+        let unneeded = newest
+            .filter(|name| table.counts.get(*name).is_none_or(|count| count.failures == 0))
+            .map(|name| Fact::gone(FactKind::Lockout, hex::encode(name)));
+        (unneeded.collect(), Some(in_turn))
     }
 
     fn locked(&self, now: Timestamp) -> usize {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{Engine, OpenError};
 use crate::consent::{
     Calibration, Change, ChangeKind, GatePass, Notice, PadPolicy, Policy, PolicyDocument,
-    PolicyError, Profile, RateOutsideTable,
+    PolicyError, PolicyFault, Profile, RateOutsideTable,
 };
 use crate::store::{Store, StoreError};
 use crate::types::{ControllerId, GateId, NoticeId, NoticeVersion, Revision};
@@ -163,9 +163,18 @@ impl Engine {
         dry_run: bool,
     ) -> Result<Applied, ApplyError> {
         let _alone = self.applying.lock().await;
+        document.check_past(self.now())?;
         let (policy, changes) = self.policy().apply(&document)?;
-        check_operating_points(&policy, &self.calibration)?;
-        check_liveness(&policy, self.pipeline.judges_liveness())?;
+        // Named by its line where the gate is in the document.
+        check_operating_points(&policy, &self.calibration).map_err(|fault| {
+            let in_document = PolicyFault::RateOutsideTable(fault.fault);
+            let located = document.refuse_gate(&fault.gate, "fmr", in_document);
+            located.map_or(ApplyError::OperatingPoint(fault), ApplyError::Policy)
+        })?;
+        check_liveness(&policy, self.pipeline.judges_liveness()).map_err(|fault| {
+            let located = document.refuse_gate(&fault.gate, "pad", PolicyFault::NoLivenessModel);
+            located.map_or(ApplyError::Liveness(fault), ApplyError::Policy)
+        })?;
         let reaches = self.reaches_under(&policy).into_iter();
         let warnings = reaches.filter_map(|gate| gate.warning()).collect();
         let differs = changes.iter().any(|change| change.kind != ChangeKind::Unchanged);

@@ -241,8 +241,10 @@ impl Engine {
         let purged = pending.into_iter().map(|pending| self.index.purge(pending)).collect();
         failpoint::reach("revoke.zeroised");
         let mut forgotten = self.last_use.forget(records);
-        forgotten.extend(self.lockouts.gone());
+        let (attempts, in_turn) = self.lockouts.gone().await;
+        forgotten.extend(attempts);
         let revoked = self.store.revoke_with(records, self.now(), cause, forgotten).await;
+        drop(in_turn);
         let revoked = revoked.map_err(RevokeError::Store)?;
         failpoint::reach("revoke.committed");
         self.advance(revoked.revision);

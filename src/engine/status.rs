@@ -48,6 +48,8 @@ pub struct EngineStatus {
     pub alternatives: Vec<WatchedWay>,
     /// Subjects whose face waits after failed attempts.
     pub locked_subjects: usize,
+    /// Gates at which faces are switched off.
+    pub resting: Vec<GateId>,
 }
 
 /// How searches at one gate go.
@@ -106,7 +108,14 @@ impl Engine {
             quarantined: self.quarantined(),
             alternatives: self.watched_alternatives(),
             locked_subjects: self.locked_subjects(),
+            resting: self.resting_gates(),
         }
+    }
+
+    fn resting_gates(&self) -> Vec<GateId> {
+        let standing = self.policy();
+        let gates = standing.gates().map(GatePass::gate);
+        gates.filter(|gate| !gate.face_enabled).map(|gate| gate.id.clone()).collect()
     }
 
     /// Replaces ROOT: every older copy of the store is worth nothing without an older copy of the

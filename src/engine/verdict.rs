@@ -158,6 +158,8 @@ pub struct Verdict {
     pub liveness: Option<f32>,
     /// The revision that the answer rests on.
     pub revision: Revision,
+    /// The revision of the policy that it rests on.
+    pub policy: Revision,
     /// Where the time went.
     pub timings: Timings,
 }

@@ -14,7 +14,7 @@ use crate::pipeline::{
 };
 use crate::store::{AuditEvent, FoundUnder, PadNote, StoreError};
 use crate::telemetry::{self, Stage};
-use crate::types::{Embedding, GateId, ShortText, Similarity, Timestamp};
+use crate::types::{Embedding, GateId, Revision, ShortText, Similarity, Timestamp};
 
 /// What a request leaves for its decision and its audit entry.
 struct Asked {
@@ -60,12 +60,14 @@ impl Engine {
     /// See [`VerifyError`]; what is merely no match is a decision, not an error.
     pub async fn verify(&self, mut command: VerifyCommand) -> Result<Verdict, VerifyError> {
         let begun = Instant::now();
-        let pass = self.policy().open_gate(&command.gate)?;
-        pass.check_intent(command.intent)?;
+        let standing = self.policy();
+        let pass = standing.open_gate(&command.gate)?;
         let comparison = comparison_of(&command);
-        pass.check_comparison(comparison)?;
         let down = self.down(&pass);
+        // Where no face is looked at, nothing has to be right about one.
         if pass.gate().face_enabled {
+            pass.check_intent(command.intent)?;
+            pass.check_comparison(comparison)?;
             let said = command.pad.verdict != PadVerdict::None;
             pass.check_pad(said, command.probe.is_whole_frame())?;
             pass.check_alternatives(down)?;
@@ -74,7 +76,7 @@ impl Engine {
         self.store.check_space().map_err(unrecorded)?;
         let asked =
             Asked { caller: std::mem::take(&mut command.caller), pass, pad: command.pad.take() };
-        let mut verdict = self.blank(&asked.pass, comparison, down);
+        let mut verdict = self.blank(&asked.pass, comparison, down, standing.revision);
         match self.before_looking(&command, &asked)? {
             Before::Decided(decision) => {
                 verdict.decision = decision;
@@ -160,10 +162,11 @@ impl Engine {
         found: &Found,
         verdict: &mut Verdict,
     ) -> Result<(), VerifyError> {
-        verdict.decision = self.decide(&asked.pass, threshold, found);
+        (verdict.decision, verdict.policy) = self.decide(&asked.pass, threshold, found);
         loop {
+            verdict.revision = verdict.revision.max(verdict.policy);
             self.record(asked, verdict).await?;
-            let again = self.decide(&asked.pass, threshold, found);
+            let (again, policy) = self.decide(&asked.pass, threshold, found);
             let stands = matches!(
                 (&verdict.decision, &again),
                 (Decision::Match(said), Decision::Match(now)) if said.record() == now.record()
@@ -171,7 +174,7 @@ impl Engine {
             if stands || !matches!(verdict.decision, Decision::Match(_)) {
                 return Ok(());
             }
-            verdict.decision = again;
+            (verdict.decision, verdict.policy) = (again, policy);
         }
     }
 
@@ -193,6 +196,7 @@ impl Engine {
             pad: asked.pad_note(),
             liveness: verdict.liveness,
             revision: verdict.revision,
+            policy: verdict.policy,
         };
         let begun = Instant::now();
         let recorded = self.store.note(&event).await;
@@ -209,7 +213,13 @@ impl Engine {
         known.unwrap_or_else(|| (Alternatives::fallback(), Down::default()))
     }
 
-    fn blank(&self, pass: &GatePass, comparison: Comparison, down: Down) -> Verdict {
+    fn blank(
+        &self,
+        pass: &GatePass,
+        comparison: Comparison,
+        down: Down,
+        policy: Revision,
+    ) -> Verdict {
         Verdict {
             decision: Decision::NoMatch,
             comparison,
@@ -218,7 +228,8 @@ impl Engine {
             down,
             quality: None,
             liveness: None,
-            revision: self.revision(),
+            revision: self.revision().max(policy),
+            policy,
             timings: Timings::default(),
         }
     }

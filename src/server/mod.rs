@@ -25,8 +25,8 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use decommission::{
-    DecommissionFailure, Decommissioned, Inventory, Order, decommission, finish, inventory,
-    is_interrupted,
+    DecommissionFailure, Decommissioned, Inventory, Order, Pledge, decommission, finish,
+    interrupted, inventory,
 };
 pub use harden::harden;
 pub use logging::init_logging;

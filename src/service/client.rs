@@ -15,6 +15,8 @@ use super::shared::code_name;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest answer that is taken: more than the largest policy that a service can be set to take.
+const MOST_ANSWER_BYTES: usize = 80 << 20;
 
 /// Where the service is and how to prove who calls.
 #[derive(Debug, Clone, Default)]
@@ -137,7 +139,8 @@ macro_rules! unary {
             /// # Errors
             /// The service's refusal.
             pub async fn $name(&self, request: proto::$in) -> Reply<proto::$out> {
-                let mut client = proto::$client::$service::new(self.channel.clone());
+                let mut client = proto::$client::$service::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
                 Ok(client.$name(request).await?.into_inner())
             }
         )*
@@ -214,7 +217,8 @@ impl Client {
     ) -> Reply<proto::VerifyResponse> {
         let mut request = Request::new(request);
         request.set_timeout(timeout);
-        let mut client = proto::gate_client::GateClient::new(self.channel.clone());
+        let mut client = proto::gate_client::GateClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(client.verify(request).await?.into_inner())
     }
 
@@ -226,7 +230,8 @@ impl Client {
         &self,
         requests: impl Stream<Item = proto::VerifyRequest> + Send + 'static,
     ) -> Reply<Answers<proto::VerifyStreamResponse>> {
-        let mut client = proto::gate_client::GateClient::new(self.channel.clone());
+        let mut client = proto::gate_client::GateClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(Answers(client.verify_stream(requests).await?.into_inner()))
     }
 
@@ -238,7 +243,8 @@ impl Client {
         &self,
         requests: impl Stream<Item = proto::EnrollRequest> + Send + 'static,
     ) -> Reply<Answers<proto::EnrollStreamResponse>> {
-        let mut client = proto::enrollment_client::EnrollmentClient::new(self.channel.clone());
+        let mut client = proto::enrollment_client::EnrollmentClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(Answers(client.enroll_stream(requests).await?.into_inner()))
     }
 
@@ -250,7 +256,8 @@ impl Client {
         &self,
         request: proto::ExportAuditRequest,
     ) -> Reply<Answers<proto::ExportAuditResponse>> {
-        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(Answers(client.export_audit(request).await?.into_inner()))
     }
 
@@ -262,7 +269,8 @@ impl Client {
         &self,
         request: proto::CollectEvidenceRequest,
     ) -> Reply<Answers<proto::CollectEvidenceResponse>> {
-        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(Answers(client.collect_evidence(request).await?.into_inner()))
     }
 
@@ -274,7 +282,8 @@ impl Client {
         &self,
         request: proto::BackupRequest,
     ) -> Reply<Answers<proto::BackupResponse>> {
-        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(Answers(client.backup(request).await?.into_inner()))
     }
 
@@ -286,7 +295,8 @@ impl Client {
         &self,
         request: proto::ConfirmClockRequest,
     ) -> Reply<proto::ConfirmClockResponse> {
-        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(client.confirm_clock(request).await?.into_inner())
     }
 
@@ -298,7 +308,8 @@ impl Client {
         &self,
         request: proto::RotateKeysRequest,
     ) -> Reply<proto::RotateKeysResponse> {
-        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone());
+        let mut client = proto::operator_client::OperatorClient::new(self.channel.clone())
+            .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(client.rotate_keys(request).await?.into_inner())
     }
 

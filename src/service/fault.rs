@@ -179,9 +179,7 @@ impl Fault {
     }
 
     pub(super) fn into_status(mut self) -> Status {
-        let More { reason, zh, .. } = self.more.take().map(|more| *more).unwrap_or_default();
-        let zh = zh.or_else(|| Some(words::zh(reason, self.code)?.to_owned()));
-        if let Some(message) = zh {
+        if let Some(message) = self.zh() {
             let locale = words::LANGUAGE.to_owned();
             let words = pb::LocalizedMessage { locale, message };
             self.details.push(any("google.rpc.LocalizedMessage", &words));
@@ -200,18 +198,33 @@ impl Fault {
         status
     }
 
+    /// The message in Chinese: words of its own, those of its reason, or which field it is about.
+    fn zh(&self) -> Option<String> {
+        let more = self.more.as_deref();
+        let own = more.and_then(|more| more.zh.clone());
+        let of_reason = || words::zh(more.and_then(|more| more.reason), self.code);
+        let of_field = || {
+            let (said, field) = (self.message.as_str(), self.field.as_str());
+            (!field.is_empty()).then(|| format!("{field}：不合要求（{said}）"))
+        };
+        own.or_else(|| of_reason().map(str::to_owned)).or_else(of_field)
+    }
+
     /// As one answer of a verification stream.
     pub(super) fn into_verify_error(
         self,
         alternatives: Vec<proto::Alternative>,
     ) -> proto::VerifyError {
-        proto::VerifyError { code: i32::from(self.code), message: self.message, alternatives }
+        let message_zh = self.zh().unwrap_or_default();
+        let (code, message) = (i32::from(self.code), self.message);
+        proto::VerifyError { code, message, alternatives, message_zh }
     }
 
     /// As one answer of a bulk enrolment, and in the details of a refused single one.
     pub(super) fn into_enroll_error(self) -> proto::EnrollError {
         proto::EnrollError {
             code: i32::from(self.code),
+            message_zh: self.zh().unwrap_or_default(),
             message: self.message,
             field: self.field,
             quality: self.more.map(|more| more.quality).unwrap_or_default(),
@@ -266,7 +279,8 @@ impl From<ConsentRefusal> for Fault {
 }
 
 fn undecodable(path: &str, fault: &DecodeError) -> Fault {
-    Fault::field(path, fault)
+    let zh = format!("{path}：{}", words::zh_of_frame_fault(fault));
+    Fault::field(path, fault).in_chinese(zh)
 }
 
 fn unusable(path: &str, fault: &ProbeFault) -> Fault {
@@ -339,7 +353,9 @@ fn low_quality(quality: &[crate::types::Quality]) -> Fault {
             format!("frame {i}: {}", reasons.join(", "))
         })
         .collect();
-    let mut fault = Fault::precondition("LOW_QUALITY", "frames", frames.join("; "));
+    let zh: Vec<String> = quality.iter().enumerate().filter_map(words::zh_of_frame).collect();
+    let fault = Fault::precondition("LOW_QUALITY", "frames", frames.join("; "));
+    let mut fault = fault.in_chinese(zh.join("；"));
     let quality: Vec<proto::Quality> = quality.iter().map(proto::Quality::from).collect();
     fault.more().quality.clone_from(&quality);
     let detail = proto::EnrollError {
@@ -347,6 +363,7 @@ fn low_quality(quality: &[crate::types::Quality]) -> Fault {
         message: fault.message.clone(),
         field: fault.field.clone(),
         quality,
+        message_zh: fault.zh().unwrap_or_default(),
     };
     fault.details.push(any("assent.v1.EnrollError", &detail));
     fault
@@ -420,7 +437,8 @@ impl From<PolicyError> for Fault {
 impl From<NoticeError> for Fault {
     fn from(error: NoticeError) -> Self {
         match error {
-            NoticeError::Unknown => Self::new(Code::NotFound, error.to_string()),
+            NoticeError::Unknown => Self::new(Code::NotFound, error.to_string())
+                .in_chinese("没有这份告知书，或没有这个版本".to_owned()),
         }
     }
 }

@@ -145,7 +145,7 @@ impl From<&Quality> for proto::Quality {
     }
 }
 
-fn reason_of(reason: QualityReason) -> proto::QualityReason {
+pub(super) fn reason_of(reason: QualityReason) -> proto::QualityReason {
     match reason {
         QualityReason::TooSmall => proto::QualityReason::TooSmall,
         QualityReason::Blurred => proto::QualityReason::Blurred,
@@ -180,6 +180,10 @@ impl From<EvidencePiece> for proto::CollectEvidenceResponse {
         use proto::collect_evidence_response::Piece;
         let piece = match piece {
             EvidencePiece::Trail(lines) => Piece::Trail(lines),
+            EvidencePiece::Policy { revision, document } => {
+                let document = String::from_utf8_lossy(&document).into_owned();
+                Piece::Policy(proto::KeptPolicy { revision: revision.0, document })
+            }
             EvidencePiece::Statement(statement) => Piece::Statement((&statement).into()),
         };
         Self { piece: Some(piece) }
@@ -349,6 +353,7 @@ pub(super) fn status(
         arena_locked: status.index.arena_locked,
         quarantined_records: status.quarantined.iter().map(ToString::to_string).collect(),
         gate_plans: gate_plans.collect(),
+        resting_gates: status.resting.iter().map(ToString::to_string).collect(),
         recall: recall.collect(),
         catalogue_bytes: status.index.catalogue_bytes as u64,
         graph_bytes: status.index.graph.map_or(0, |graph| graph.bytes) as u64,

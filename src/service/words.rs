@@ -7,7 +7,9 @@
 
 use tonic::Code;
 
-use super::proto;
+use super::{proto, to_wire};
+use crate::pipeline::DecodeError;
+use crate::types::Quality;
 
 /// The language of the translations.
 pub(super) const LANGUAGE: &str = "zh-CN";
@@ -144,6 +146,42 @@ pub(super) fn zh(reason: Option<&str>, code: Code) -> Option<&'static str> {
 /// What people read for a name on the wire, in English and Chinese.
 pub(crate) fn for_people(name: &str) -> Option<(&'static str, &'static str)> {
     WORDS.iter().find(|(known, ..)| *known == name).map(|(_, en, zh)| (*en, *zh))
+}
+
+/// What is wrong with a frame that was to become a template, in Chinese.
+pub(super) fn zh_of_frame((frame, quality): (usize, &Quality)) -> Option<String> {
+    let reasons = quality.reasons.iter().map(|reason| {
+        let name = to_wire::reason_of(*reason).as_str_name();
+        for_people(name).map_or(name, |(_, zh)| zh.trim_end_matches('。'))
+    });
+    let reasons: Vec<&str> = reasons.collect();
+    (!reasons.is_empty()).then(|| format!("第 {frame} 帧：{}", reasons.join("、")))
+}
+
+/// Why a frame cannot be decoded, in Chinese.
+pub(super) fn zh_of_frame_fault(fault: &DecodeError) -> String {
+    match fault {
+        DecodeError::Empty => "图像为空".to_owned(),
+        DecodeError::UnknownFormat => "图像既不是 JPEG 也不是 PNG".to_owned(),
+        DecodeError::TooManyPixels { width, height, limit } => {
+            format!("图像为 {width} x {height} 像素，超过上限 {limit}")
+        }
+        DecodeError::TooLong { width, height } => format!("图像 {width} x {height} 的边长超过上限"),
+        DecodeError::Truncated => "图像不完整".to_owned(),
+        DecodeError::Malformed { format, .. } => format!("{format} 已损坏"),
+        DecodeError::TooShort { needed, actual } => {
+            format!("原始图像有 {actual} 字节，按其尺寸需要 {needed} 字节")
+        }
+        DecodeError::Stride { stride, row } => {
+            format!("行距 {stride} 字节小于每行的 {row} 字节")
+        }
+        DecodeError::OddSize { width, height } => {
+            format!("图像为 {width} x {height} 像素：此格式的宽高须为偶数")
+        }
+        DecodeError::AlignedSize { needed, actual } => {
+            format!("对齐的人脸应有 {needed} 字节（112 x 112 RGB），此处有 {actual}")
+        }
+    }
 }
 
 /// The whole table, for whoever shows something to a person.

@@ -251,6 +251,8 @@ pub enum AuditEvent<'a> {
         liveness: Option<f32>,
         /// The revision that the answer rests on.
         revision: Revision,
+        /// The revision of the policy that it rests on.
+        policy: Revision,
     },
 }
 

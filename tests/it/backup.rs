@@ -122,9 +122,30 @@ async fn a_lost_disk_comes_back_from_a_backup_and_nobody_revoked_comes_with_it()
     let service = Service::start_in(place).await;
     assert_eq!(let_in(&service.client).await, [1, 2, 4]);
     assert_eq!(service.running.engine().status().quarantined, []);
+    evidence_is_whole(&service, folder.path());
     enrol(&service, PEOPLE).await;
     service.client.revoke(revoke_subject(&name(1))).await.unwrap();
     let service = Service::start_in(service.stop().await).await;
     assert_eq!(let_in(&service.client).await, [2, 4, 5]);
     service.stop().await;
+}
+
+/// The evidence about somebody, and about the whole time, reaches over the restoration.
+fn evidence_is_whole(service: &Service, folder: &Path) {
+    let server = format!("http://{}", service.running.address());
+    let (about, incident) = (folder.join("evidence"), folder.join("incident"));
+    let subject = ["evidence", "resident-1", "--controller", "maple-property"];
+    let period = ["incident", "--from", "2020-01-01T00:00:00Z"];
+    for (what, output) in [(&subject[..], &about), (&period[..], &incident)] {
+        let to = ["-o", text(output), "--server", &server];
+        done(&assent(&[what, &to].concat()));
+        done(&assent(&["evidence", "verify", text(output)]));
+        let statement = fs::read(output.join("statement.json")).unwrap();
+        let said: Value = serde_json::from_slice(&statement).unwrap();
+        assert!(said["events"]["decision match"].is_u64(), "{said}");
+        let [policy] = &said["policies"].as_array().unwrap()[..] else { panic!("{said}") };
+        assert!(output.join(format!("policy-{}.toml", policy["revision"])).exists());
+    }
+    let page = fs::read_to_string(incident.join("index.html")).unwrap();
+    assert!(page.contains("自备份恢复"), "the restoration is in it");
 }

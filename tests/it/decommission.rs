@@ -160,48 +160,90 @@ async fn o3_what_is_behind_a_link_is_wiped_and_papers_among_what_is_wiped_are_re
     ends(&assent(&place, &["receipt", "verify", kept.to_str().unwrap()]), 0, "certificate");
 }
 
+/// Arguments that destroy, with papers of their own.
+fn order(place: &Place, digits: &str, n: u8) -> Vec<String> {
+    let path = |name: String| place.path().join(name).to_str().unwrap().to_owned();
+    let (trail, output) = (path(format!("trail-{n}.jsonl")), path(format!("c-{n}.json")));
+    let by = "Li Lei";
+    ["decommission", "--confirm", digits, "--by", by, "--trail", &trail, "-o", &output]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn run(place: &Place, arguments: &[String], failpoint: &str) -> Output {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    assent_until(place, &arguments, failpoint)
+}
+
+/// A deployment whose decommissioning was killed at that point, and the digits that confirm.
+async fn interrupted_at(point: &str) -> (Place, String) {
+    let place = with_people().await;
+    let told = ends(&assent(&place, &["decommission"]), 0, "nothing was destroyed");
+    let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let killed = run(&place, &order(&place, &digits, 1), point);
+    assert_eq!(killed.status.code(), None, "{point}");
+    ends(&assent(&place, &["serve"]), 64, "was begun and did not end");
+    (place, digits)
+}
+
+fn is_finished(place: &Place, after_the_keys: bool, point: &str) {
+    let left: Vec<_> =
+        fs::read_dir(place.data()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["decommissioned.json"], "{point}");
+    assert!(!place.root_key().exists(), "{point}");
+    let certificate = place.path().join("c-2.json");
+    let receipt = assent(place, &["receipt", "verify", certificate.to_str().unwrap(), "--json"]);
+    let said: Value = serde_json::from_str(&ends(&receipt, 0, "NIST")).unwrap();
+    assert_eq!(said["records_destroyed"], 2, "{point}");
+    let verified = said["verification"]["en"].as_str().unwrap();
+    assert_eq!(verified.contains("interrupted"), after_the_keys, "{point}: {verified}");
+    ends(&assent(place, &["decommission"]), 64, "was decommissioned already");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_an_interrupted_decommissioning_starts_over_while_the_keys_are_there() {
+    let point = "decommission.pledged:1";
+    let (place, digits) = interrupted_at(point).await;
+    // The medium with the root key is not there: nobody may take it for destroyed.
+    let elsewhere = place.path().join("elsewhere.key");
+    fs::rename(place.root_key(), &elsewhere).unwrap();
+    for arguments in [vec!["decommission".to_owned()], order(&place, &digits, 2)] {
+        ends(&run(&place, &arguments, ""), 64, "no root key at");
+    }
+    assert!(place.data().join("assent.redb").exists(), "nothing was wiped");
+    fs::rename(&elsewhere, place.root_key()).unwrap();
+    ends(&run(&place, &order(&place, &digits, 2), ""), 0, "2 records destroyed, keys first");
+    is_finished(&place, false, point);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn o3_an_interrupted_decommissioning_is_finished_and_certified() {
-    for (point, keys_are_gone) in [
-        ("decommission.pledged:1", false),
-        ("decommission.destroyed:1", true),
-        ("decommission.wiped:1", true),
-    ] {
-        let place = with_people().await;
+    for point in ["decommission.destroyed:1", "decommission.noted:1", "decommission.wiped:1"] {
+        let (place, digits) = interrupted_at(point).await;
+        let zeros = fs::read(place.root_key()).unwrap_or_default();
+        assert!(zeros.iter().all(|byte| *byte == 0), "{point}");
+        ends(&assent(&place, &["decommission"]), 64, "interrupted after the keys");
         let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
-        let told = ends(&assent(&place, &["decommission"]), 0, "nothing was destroyed");
-        let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        let order = |n: u8| {
-            let (trail, output) = (path(&format!("trail-{n}.jsonl")), path(&format!("c-{n}.json")));
-            let by = "Li Lei";
-            ["decommission", "--confirm", &digits, "--by", by, "--trail", &trail, "-o", &output]
-                .map(str::to_owned)
+        let finish = |digits: &str, output: &str| {
+            assent(&place, &["decommission", "--confirm", digits, "-o", output])
         };
-        let arguments = order(1);
-        let killed = assent_until(&place, &arguments.each_ref().map(String::as_str), point);
-        assert_eq!(killed.status.code(), None, "{point}");
-        assert_eq!(place.root_key().exists(), !keys_are_gone, "{point}");
-        ends(&assent(&place, &["serve"]), 64, "was begun and did not end");
-
-        let finish: Vec<String> = if keys_are_gone {
-            ends(&assent(&place, &["decommission"]), 64, "interrupted after the keys");
-            let inside = path("data/c.json");
-            ends(&assent(&place, &["decommission", "-o", &inside]), 64, "which is wiped");
-            vec!["decommission".to_owned(), "-o".to_owned(), path("c-2.json")]
+        ends(&finish("0123456789abcdef", &path("c-2.json")), 64, "names another deployment");
+        ends(&finish(&digits, &path("data/c.json")), 64, "which is wiped");
+        // Another deployment's key is none of this one's.
+        let other = path("other.key");
+        drop(assent::crypto::cell::FileCell::create(Path::new(&other)).unwrap());
+        let mut astray = Command::new(env!("CARGO_BIN_EXE_assent"));
+        astray.args(["decommission", "--confirm", &digits, "-o", &path("c-2.json")]);
+        astray.args(["--plaintext", "--root-key", &other, "--data-dir"]).arg(place.data());
+        let said = if point.contains("destroyed") {
+            "made with another root key"
         } else {
-            order(2).to_vec()
+            "use the settings with which it was begun"
         };
-        let finish: Vec<&str> = finish.iter().map(String::as_str).collect();
-        ends(&assent(&place, &finish), 0, "2 records destroyed, keys first");
-        let left: Vec<_> =
-            fs::read_dir(place.data()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["decommissioned.json"], "{point}");
-        assert!(!place.root_key().exists(), "{point}");
-        let receipt = assent(&place, &["receipt", "verify", &path("c-2.json"), "--json"]);
-        let said: Value = serde_json::from_str(&ends(&receipt, 0, "NIST")).unwrap();
-        assert_eq!(said["records_destroyed"], 2, "{point}");
-        let verified = said["verification"]["en"].as_str().unwrap();
-        assert_eq!(verified.contains("interrupted"), keys_are_gone, "{point}: {verified}");
-        ends(&assent(&place, &["decommission"]), 64, "was decommissioned already");
+        ends(&astray.output().unwrap(), 64, said);
+        assent::crypto::cell::FileCell::open(Path::new(&other)).unwrap();
+
+        ends(&finish(&digits, &path("c-2.json")), 0, "2 records destroyed, keys first");
+        is_finished(&place, true, point);
     }
 }

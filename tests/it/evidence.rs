@@ -195,12 +195,10 @@ async fn o4_evidence_shows_the_rules_under_which_each_decision_was_made() {
     ends(&assent(&args).await, 0, "holds");
     let key_file = service.stop().await;
     let mut said = statement(&good);
-    let documents: Vec<_> = said["policies"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| p["document"].as_str().unwrap())
-        .collect();
+    let policies = said["policies"].as_array().unwrap();
+    let file = |policy: &Value| good.join(format!("policy-{}.toml", policy["revision"]));
+    let documents: Vec<_> =
+        policies.iter().map(|policy| fs::read_to_string(file(policy)).unwrap()).collect();
     assert_eq!(documents.len(), 2, "{documents:?}");
     assert!(documents[0].contains(hint) && documents[1].contains("to the porter"));
     let page = fs::read_to_string(good.join("index.html")).unwrap();
@@ -209,8 +207,10 @@ async fn o4_evidence_shows_the_rules_under_which_each_decision_was_made() {
 
     // Whoever has the key can sign another past; the trail, which a witness saw, says otherwise.
     let forged = documents[1].replace("to the porter", "to nobody");
+    let path = file(&policies[1]);
+    fs::write(&path, &forged).unwrap();
+    ends(&assent(&["evidence", "verify", folder]).await, REFUSED, "is not the policy");
     said["policies"][1]["sha256"] = hex::encode(assent::crypto::sha256(forged.as_bytes())).into();
-    said["policies"][1]["document"] = forged.into();
     let cell = assent::crypto::cell::FileCell::open(&key_file.root_key()).unwrap();
     let receipt = assent::audit::Receipt::sign(&cell.deployment().signer(), &said);
     fs::write(good.join("statement.json"), &receipt.body).unwrap();
@@ -220,7 +220,7 @@ async fn o4_evidence_shows_the_rules_under_which_each_decision_was_made() {
     });
     fs::write(good.join("statement.signature.json"), signature.to_string()).unwrap();
     let verify = ["evidence", "verify", folder];
-    ends(&assent(&verify).await, REFUSED, "is not the applied one");
+    ends(&assent(&verify).await, REFUSED, "is not the policy that was applied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

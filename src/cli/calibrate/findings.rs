@@ -1,5 +1,6 @@
 //! What a calibration found: the table, the groups, and what to be careful about.
 
+use super::super::words::Said;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -145,7 +146,7 @@ pub(super) struct Findings {
     pub(super) alike: Vec<Suspect>,
     /// Photos of one person that may show two.
     pub(super) unlike: Vec<Suspect>,
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<Said>,
 }
 
 /// Where the photos and embeddings come from.
@@ -234,42 +235,48 @@ impl Findings {
     fn warn(&mut self, curve: &Curve) {
         let left_out: u64 = self.left_out.values().sum();
         if left_out * MANY_LEFT_OUT > self.photos as u64 + left_out {
-            self.warnings.push(words!(
+            self.warnings.push(said!(
                 "{} photos are left out: the table speaks of the others only",
                 left_out
             ));
         }
         if self.mated < FEW_MATED {
             let mated = self.mated;
-            self.warnings.push(words!("FNMR rests on {} people with two photos or more", mated));
+            self.warnings.push(said!("FNMR rests on {} people with two photos or more", mated));
         }
         let default = ErrorRate::DEFAULT_FMR.get();
         if self.judged_at.0 > default {
             let covered = self.table.last().is_some_and(|row| row.fmr <= default);
-            let then = if covered {
-                words!("it is extrapolated")
+            let (fmr, needed) = (format!("{default:e}"), Curve::pairs_for(default));
+            let given = self.impostor_pairs;
+            self.warnings.push(if covered {
+                said!(
+                    "FMR {}, which gates have by default, needs {} pairs of two people, and there \
+                     are {}: it is extrapolated",
+                    fmr,
+                    needed,
+                    given
+                )
             } else {
-                words!("a service with this table refuses such gates")
-            };
-            self.warnings.push(words!(
-                "FMR {}, which gates have by default, needs {} pairs of two people, and there are \
-                 {}: {}",
-                format_args!("{default:e}"),
-                Curve::pairs_for(default),
-                self.impostor_pairs,
-                then
-            ));
+                said!(
+                    "FMR {}, which gates have by default, needs {} pairs of two people, and there \
+                     are {}: a service with this table refuses such gates",
+                    fmr,
+                    needed,
+                    given
+                )
+            });
         }
         let (alike, unlike) = (curve.impostors_like_genuine(), curve.genuine_like_impostors());
         if alike > 0 {
-            self.warnings.push(words!(
+            self.warnings.push(said!(
                 "{} pairs of two people are more alike than half of the pairs of one person: \
                  probably one person under two names. Wrong labels raise the thresholds",
                 alike
             ));
         }
         if unlike > 0 {
-            self.warnings.push(words!(
+            self.warnings.push(said!(
                 "{} pairs of one person are less alike than half of the pairs of two people: \
                  probably wrong labels, which raise FNMR",
                 unlike

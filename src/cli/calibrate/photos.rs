@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::enroll::is_photo;
 use super::super::exit::{Exit, Failure};
+use super::super::words::Said;
 
 /// Most groups in one file: each has counts of its own.
 const MOST_GROUPS: usize = 32;
@@ -61,7 +62,7 @@ pub(super) struct Groups {
     /// By name.
     pub(super) names: Vec<String>,
     /// What the file and the folder do not agree about.
-    pub(super) complaints: Vec<String>,
+    pub(super) complaints: Vec<Said>,
 }
 
 /// Puts each person into the group that the file names.
@@ -90,11 +91,11 @@ pub(super) fn assign(file: &Path, people: &mut [Person]) -> Result<Groups, Failu
     }
     let mut complaints = Vec::new();
     if placed < people.len() {
-        complaints.push(words!("{} people are in no group", people.len() - placed));
+        complaints.push(said!("{} people are in no group", people.len() - placed));
     }
     if placed < group_of.len() {
         let strange = group_of.len() - placed;
-        complaints.push(words!("{} people of the group file have no photos", strange));
+        complaints.push(said!("{} people of the group file have no photos", strange));
     }
     Ok(Groups { names, complaints })
 }

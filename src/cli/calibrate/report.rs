@@ -3,7 +3,9 @@
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use super::super::words::in_chinese;
 use super::findings::{Basis, Findings, Group, Measured, Row, Suspect, rounded};
+use crate::service::for_people;
 
 /// Places of an FNMR in a pack's table.
 const FNMR_PLACES: i32 = 5;
@@ -114,7 +116,8 @@ fn facts(text: &mut String, findings: &Findings) {
         ),
     );
     let left_out: u64 = findings.left_out.values().sum();
-    let reasons = findings.left_out.iter().map(|(reason, photos)| format!("{reason} {photos}"));
+    let reasons = findings.left_out.iter();
+    let reasons = reasons.map(|(reason, photos)| format!("{} {photos}", reason_said(reason)));
     let reasons: Vec<_> = reasons.collect();
     let reasons =
         if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
@@ -239,4 +242,14 @@ fn percent(rate: f64) -> String {
 fn percents(measured: &Measured) -> String {
     let share = |rate: f64| format!("{:.2}", 100.0 * rate);
     words!("{} to {} %", share(measured.low), share(measured.high))
+}
+
+/// Why a photo was left out, in the user's language.
+fn reason_said(reason: &str) -> String {
+    let name = match reason {
+        "turned away" => "QUALITY_REASON_TURNED".to_owned(),
+        other => format!("QUALITY_REASON_{}", other.to_uppercase().replace(' ', "_")),
+    };
+    let zh = for_people(&name).filter(|_| in_chinese()).map(|(_, zh)| zh.trim_end_matches('。'));
+    zh.unwrap_or(reason).to_owned()
 }

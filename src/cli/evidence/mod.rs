@@ -6,6 +6,7 @@
 //! DIR/statement.json            what the service states, the bytes that are signed
 //! DIR/statement.signature.json  {public_key, signature}, hexadecimal, Ed25519
 //! DIR/trail.jsonl               export of the audit trail; statement.json names its SHA-256
+//! DIR/policy-REVISION.toml      a policy under which something was done; as above
 //! ```
 
 mod page;
@@ -25,6 +26,7 @@ use super::audit::{kept, print_signer, print_witnessed, public_key, refused};
 use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
 use super::files::{about, empty_folder, new_file, open, read, write_new};
+use super::verdicts::Verdict as _;
 use crate::audit::{Receipt, ReceiptKind, VerifyReport, verify_export};
 use crate::crypto::{Hasher, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, sha256};
 use crate::service::client::Answers;
@@ -148,6 +150,9 @@ async fn fetch(
                 bytes += lines.len() as u64;
                 progress.set_position(bytes);
             }
+            Some(Piece::Policy(policy)) => {
+                write_new(&folder.join(policy_name(policy.revision)), policy.document)?;
+            }
             Some(Piece::Statement(signed)) => statement = Some(signed),
             None => {}
         }
@@ -176,7 +181,7 @@ fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     let evidence = Evidence::check(&args.folder, key.as_ref(), args.witness.as_deref())?;
     let page = args.folder.join(PAGE);
     if page.exists() && read(&page)? != evidence.page(&args.folder)?.as_bytes() {
-        let message = "is not the page of this statement and this trail: it was altered";
+        let message = words!("is not the page of this statement and this trail: it was altered");
         return Err(Failure::new(Exit::Refused, message).about(&page));
     }
     Ok(evidence.report(&args.folder, json, key.is_some(), args.witness.is_some()))
@@ -208,6 +213,18 @@ struct Signature {
 struct Evidence {
     statement: Value,
     trail: VerifyReport,
+    policies: Vec<Policy>,
+}
+
+/// A policy under which something was done.
+struct Policy {
+    revision: u64,
+    sha256: String,
+    document: String,
+}
+
+fn policy_name(revision: u64) -> String {
+    format!("policy-{revision}.toml")
 }
 
 impl Evidence {
@@ -224,31 +241,27 @@ impl Evidence {
         let receipt = Receipt { body, signature, public_key };
         let said = receipt
             .verify(key)
-            .map_err(|fault| Failure::new(Exit::Refused, fault.to_string()).about(&statement))?;
+            .map_err(|fault| Failure::new(Exit::Refused, fault.said()).about(&statement))?;
         if said.kind != ReceiptKind::Evidence {
-            let message = "is signed, but is no statement of evidence";
+            let message = words!("is signed, but is no statement of evidence");
             return Err(Failure::new(Exit::Refused, message).about(&statement));
         }
         let path = folder.join(TRAIL);
         if said.body["trail"]["sha256"] != hex::encode(digest(&path)?) {
-            let message = "is not the trail that the statement names: it was altered or exchanged";
+            let message =
+                words!("is not the trail that the statement names: it was altered or exchanged");
             return Err(Failure::new(Exit::Refused, message).about(&path));
         }
         let witness = witness.map(kept).transpose()?.unwrap_or_default();
         let trail = verify_export(lines_of(&path)?, Some(&public_key), &witness, |_| {})
             .map_err(|fault| refused(fault).about(&path))?;
-        let this = Self { statement: said.body, trail };
-        match this.altered_policy(&path)? {
-            None => Ok(this),
-            Some(revision) => {
-                let message = format!("the policy of revision {revision} is not the applied one");
-                Err(Failure::new(Exit::Refused, message).about(&statement))
-            }
-        }
+        let mut this = Self { statement: said.body, trail, policies: Vec::new() };
+        this.read_policies(folder, &path)?;
+        Ok(this)
     }
 
-    /// The first policy document that is not what its digest, or the trail, says was applied.
-    fn altered_policy(&self, trail: &Path) -> Result<Option<u64>, Failure> {
+    /// The policies, each as its digest, and the trail, say that it was applied.
+    fn read_policies(&mut self, folder: &Path, trail: &Path) -> Result<(), Failure> {
         let mut applied = HashMap::new();
         each_entry(trail, |entry| {
             if entry["event"] == "policy_applied" {
@@ -256,14 +269,20 @@ impl Evidence {
             }
             true
         })?;
-        let policies = self.statement["policies"].as_array().into_iter().flatten();
-        let mut altered = policies.filter(|policy| {
+        for policy in self.statement["policies"].as_array().into_iter().flatten() {
+            let revision = policy["revision"].as_u64().unwrap_or_default();
+            let path = folder.join(policy_name(revision));
+            let document = read(&path)?;
             let said = text(&policy["sha256"]);
-            let told = applied.get(&policy["revision"].as_u64());
-            let is = hex::encode(sha256(text(&policy["document"]).as_bytes()));
-            is != said || told.is_some_and(|told| *told != said)
-        });
-        Ok(altered.next().and_then(|policy| policy["revision"].as_u64()))
+            let told = applied.get(&Some(revision));
+            if hex::encode(sha256(&document)) != said || told.is_some_and(|told| *told != said) {
+                let message = words!("is not the policy that was applied");
+                return Err(Failure::new(Exit::Refused, message).about(&path));
+            }
+            let document = String::from_utf8_lossy(&document).into_owned();
+            self.policies.push(Policy { revision, sha256: said, document });
+        }
+        Ok(())
     }
 
     /// The page for people, as statement and trail make it.
@@ -275,7 +294,7 @@ impl Evidence {
             }
             events.len() < MOST_SHOWN
         })?;
-        Ok(page::page(&self.statement, &events))
+        Ok(page::page(&self.statement, &self.policies, &events))
     }
 
     fn report(&self, folder: &Path, json: bool, key_given: bool, witnessed: bool) -> Exit {

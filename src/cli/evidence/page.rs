@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::text;
+use super::{Policy, text};
 use crate::cli::words::in_chinese;
 
 const HEAD: &str = r#"<!doctype html>
@@ -62,7 +62,7 @@ const WORDS: [(&str, &str); 13] = [
 ];
 
 /// The page.
-pub(super) fn page(statement: &Value, events: &[Value]) -> String {
+pub(super) fn page(statement: &Value, policies: &[Policy], events: &[Value]) -> String {
     let mut html = HEAD.to_owned();
     heading(&mut html, 1, "证据", "Evidence");
     let about = &statement["about"];
@@ -86,7 +86,7 @@ pub(super) fn page(statement: &Value, events: &[Value]) -> String {
     held(&mut html, statement);
     consents(&mut html, statement);
     trail(&mut html, events);
-    rules(&mut html, statement);
+    rules(&mut html, policies);
     notices(&mut html, statement);
     heading(&mut html, 2, "如何核验", "How to check this");
     html.push_str(
@@ -171,15 +171,14 @@ fn trail(html: &mut String, events: &[Value]) {
 }
 
 /// The gates of each policy under which something was done, and the ways in that needed no face.
-fn rules(html: &mut String, statement: &Value) {
+fn rules(html: &mut String, policies: &[Policy]) {
     heading(html, 2, "当时的规则", "Rules in force at the time");
-    for policy in list(&statement["policies"]) {
-        let document: toml::Table = text(&policy["document"]).parse().unwrap_or_default();
+    for Policy { revision, sha256, document } in policies {
+        let document: toml::Table = document.parse().unwrap_or_default();
         let _ = write!(
             html,
-            "<p>自修订号 {0} 起 / from revision {0} on; SHA-256 <code>{1}</code></p>",
-            policy["revision"],
-            escaped(&text(&policy["sha256"])),
+            "<p>自修订号 {revision} 起 / from revision {revision} on; SHA-256 <code>{}</code></p>",
+            escaped(sha256),
         );
         let said = |row: &toml::Value, field: &str| {
             row.get(field).and_then(toml::Value::as_str).unwrap_or_default().to_owned()
@@ -282,7 +281,7 @@ mod tests {
             "controllers": [{ "id": "a", "name": "<script>alert(1)</script>", "contact": "\"&" }],
         });
         let events = [serde_json::json!({ "event": "<b>", "gate": "<i>" })];
-        let page = page(&statement, &events);
+        let page = page(&statement, &[], &events);
         for markup in ["<script", "<b>", "<i>"] {
             assert!(!page.contains(markup), "{markup}");
         }

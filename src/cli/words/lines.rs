@@ -70,6 +70,11 @@ pub(super) const LINES: &[Line] = &[
         "noted; say it again within {} s, silence means down",
         "已记录；请在 {} 秒内再次报告，无信号即视为不可用",
     ),
+    (
+        "  FACES OFF at {}: the policy says so (face_enabled)",
+        "  {} 不看人脸：规则如此（face_enabled）",
+    ),
+    ("noted: it counts as down until it is said to be up", "已记录：在报告恢复之前视为不可用"),
     ("name a new folder: nothing is overwritten", "请另指定一个新文件夹：不会覆盖任何内容"),
     (
         "is `assent serve` running there, or elsewhere (`--server`)?",
@@ -278,12 +283,6 @@ pub(super) const LINES: &[Line] = &[
         "有 {} 张照片未采用：本表只反映其余照片",
     ),
     ("FNMR rests on {} people with two photos or more", "FNMR 仅以 {} 名有两张以上照片的人为依据"),
-    ("it is extrapolated", "该值为外推"),
-    ("a service with this table refuses such gates", "使用本表的服务会拒绝这样的通道"),
-    (
-        "FMR {}, which gates have by default, needs {} pairs of two people, and there are {}: {}",
-        "通道默认采用的 FMR {} 需要 {} 对不同人的照片，现有 {} 对：{}",
-    ),
     (
         "{} pairs of two people are more alike than half of the pairs of one person: probably one person under two names. Wrong labels raise the thresholds",
         "有 {} 对不同人的照片比半数同一人的照片更相像：可能是同一人用了两个名字。标签错误会抬高阈值",
@@ -349,4 +348,43 @@ pub(super) const LINES: &[Line] = &[
     ),
     ("{} to {}", "{} 至 {}"),
     ("{} to {} %", "{} 至 {} %"),
+    ("ALARM: {}", "警报：{}"),
+    ("holds no receipt", "其中没有回执"),
+    (
+        "FMR {}, which gates have by default, needs {} pairs of two people, and there are {}: it is extrapolated",
+        "通道默认采用的 FMR {} 需要 {} 对不同人的照片，现有 {} 对：该值为外推",
+    ),
+    (
+        "FMR {}, which gates have by default, needs {} pairs of two people, and there are {}: a service with this table refuses such gates",
+        "通道默认采用的 FMR {} 需要 {} 对不同人的照片，现有 {} 对：使用本表的服务会拒绝这样的通道",
+    ),
+    (
+        "--by, --trail and --output are needed with --confirm",
+        "使用 --confirm 时须给出 --by、--trail 和 --output",
+    ),
+    (
+        "--confirm {} names another deployment than this one, {}",
+        "--confirm {} 指的是另一个部署，本部署为 {}",
+    ),
+    (
+        "the deployment is destroyed; its certificate is in the data directory",
+        "部署已销毁；证书在数据目录中",
+    ),
+    ("the data directory does not say that it was decommissioned", "数据目录中没有终止的标记"),
+    ("not wiped, of no use to anybody without its keys: {}", "未能覆写，但没有密钥已无法使用：{}"),
+    (
+        "is not the page of this statement and this trail: it was altered",
+        "与声明和审计记录不符：页面被改动过",
+    ),
+    ("is signed, but is no statement of evidence", "有签名，但不是证据声明"),
+    (
+        "is not the trail that the statement names: it was altered or exchanged",
+        "不是声明所指的审计记录：被改动或替换",
+    ),
+    ("is not the policy that was applied", "不是当时应用的规则文件"),
+    ("is not empty", "不是空的"),
+    ("--controller {}: no such controller was applied", "--controller {}：没有应用过这个处理者"),
+    ("`assent filing status` names them", "`assent filing status` 会列出它们"),
+    ("lost", "失去信号"),
+    ("down", "不可用"),
 ];

@@ -371,6 +371,26 @@ fn o2_nobody_is_enrolled_without_an_impact_assessment_that_covers_purpose_and_mo
 }
 
 #[test]
+fn o2_an_incident_is_neither_taken_back_nor_announced() {
+    let with = |at: &str| {
+        let line = format!("incident_at = {at}\n[[notices]]");
+        PolicyDocument::parse(&EXAMPLE.replacen("[[notices]]", &line, 1)).unwrap()
+    };
+    let first = with("2026-02-01T00:00:00Z");
+    let (policy, _) = Policy::under(cn()).apply(&first).unwrap();
+    let refusal = |document: &PolicyDocument| policy.apply(document).unwrap_err().to_string();
+    let without = PolicyDocument::parse(EXAMPLE).unwrap();
+    for document in [&without, &with("2026-01-31T00:00:00Z")] {
+        let said = refusal(document);
+        assert!(said.contains("incident_at: an incident of 2026-02-01"), "{said}");
+    }
+    assert!(policy.apply(&first).is_ok() && policy.apply(&with("2026-02-02T00:00:00Z")).is_ok());
+    assert!(first.check_past(now()).is_ok());
+    let said = with("2030-01-01T00:00:00Z").check_past(now()).unwrap_err().to_string();
+    assert!(said.starts_with("line 10: controllers") && said.contains("has not come"), "{said}");
+}
+
+#[test]
 fn o2_profiles_that_ask_for_no_assessment_enrol_without() {
     let toml = &EXAMPLE[..EXAMPLE.find("[[assessments]]").unwrap()];
     let toml = format!("{toml}{}", &EXAMPLE[EXAMPLE.find("[[gates]]").unwrap()..]);

@@ -19,8 +19,8 @@ mod passphrase;
 mod pkcs11;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
-use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -117,15 +117,33 @@ impl CellPlace {
         })
     }
 
-    /// Whether the place answers and surely holds no key any more: nothing there, or zeros.
+    /// Whether the cell was being destroyed when something stopped it: a file that begins with
+    /// zeros, a token without one of its keys. A file that is not there tells nothing: it may lie on
+    /// a medium that is not mounted.
     #[must_use]
-    pub fn is_destroyed(&self) -> bool {
+    pub fn is_half_destroyed(&self) -> bool {
         match self {
-            Self::File { path, .. } => match fs::read(path) {
-                Ok(content) => content.iter().all(|byte| *byte == 0),
-                Err(fault) => fault.kind() == io::ErrorKind::NotFound,
-            },
-            Self::Token(place) => TokenCell::is_destroyed(place),
+            Self::File { path, .. } => FileCell::is_half_destroyed(path),
+            Self::Token(place) => TokenCell::is_half_destroyed(place),
+        }
+    }
+
+    /// Destroys what is left of a cell that is half destroyed.
+    ///
+    /// # Errors
+    /// It is not, or the place failed.
+    pub fn destroy_rest(&self) -> Result<(), CellError> {
+        match self {
+            Self::File { path, .. } => FileCell::destroy_rest(path),
+            Self::Token(place) => TokenCell::destroy_rest(place),
+        }
+    }
+
+    /// Lets go of the name of a cell that is destroyed. It may have to stay: where a file is
+    /// mounted, or the directory is somebody else's.
+    pub fn remove_name(&self) {
+        if let Self::File { path, .. } = self {
+            FileCell::remove_name(path);
         }
     }
 
@@ -157,6 +175,12 @@ impl fmt::Display for CellPlace {
 /// Why a cell does not do what was asked.
 #[derive(Debug, Error)]
 pub enum CellError {
+    /// Nobody began to destroy it.
+    #[error("{} was not being destroyed", path.display())]
+    NotDestroyed {
+        /// The file.
+        path: PathBuf,
+    },
     /// Not there.
     #[error("no root key at {}; create one with `assent keys init`", path.display())]
     Missing {

@@ -96,10 +96,19 @@ impl TokenCell {
         Self::over(place, session)
     }
 
-    /// Whether the token answers and holds no keys of that name.
-    pub(super) fn is_destroyed(place: &TokenPlace) -> bool {
-        let objects = place.log_in().and_then(|session| place.objects(&session, None));
-        objects.is_ok_and(|objects| objects.is_empty())
+    /// Whether the token answers, and lacks the deployment key or any ROOT.
+    pub(super) fn is_half_destroyed(place: &TokenPlace) -> bool {
+        let missing = |session: &Session| {
+            let deployment = place.objects(session, Some(DEPLOYMENT_ID))?;
+            Ok::<_, CellError>(deployment.is_empty() || place.roots(session)?.is_empty())
+        };
+        place.log_in().and_then(|session| missing(&session)).unwrap_or(false)
+    }
+
+    /// Destroys what is left of the keys of that name.
+    pub(super) fn destroy_rest(place: &TokenPlace) -> Result<(), CellError> {
+        let session = place.log_in()?;
+        place.destroy_all(&session)
     }
 
     fn over(place: &TokenPlace, session: Session) -> Result<Self, CellError> {
@@ -181,18 +190,23 @@ impl RootCell for TokenCell {
     }
 
     fn destroy(&mut self) -> Result<(), CellError> {
-        for object in self.place.objects(&self.session, None)? {
-            self.place.said("destroying a key", self.session.destroy_object(object))?;
-        }
         self.roots.clear();
-        if self.place.objects(&self.session, None)?.is_empty() {
-            return Ok(());
-        }
-        Err(self.place.wrong("the token keeps keys that it was told to destroy"))
+        self.place.destroy_all(&self.session)
     }
 }
 
 impl TokenPlace {
+    /// Destroys every key of that name, and looks that none is left.
+    fn destroy_all(&self, session: &Session) -> Result<(), CellError> {
+        for object in self.objects(session, None)? {
+            self.said("destroying a key", session.destroy_object(object))?;
+        }
+        if self.objects(session, None)?.is_empty() {
+            return Ok(());
+        }
+        Err(self.wrong("the token keeps keys that it was told to destroy"))
+    }
+
     fn log_in(&self) -> Result<Session, CellError> {
         let pin = Passphrase::read(&self.pin)?;
         let module = self.said("loading the module", Pkcs11::new(&self.module))?;

@@ -30,6 +30,7 @@ async fn decide(store: &Store) -> Result<(), StoreError> {
         pad: None,
         liveness: None,
         revision: Revision(1),
+        policy: Revision(1),
     };
     store.note(&event).await
 }

@@ -41,6 +41,7 @@ async fn decide(store: &Store, n: u64) {
         pad: None,
         liveness: None,
         revision: Revision(n),
+        policy: Revision(1),
     };
     store.note(&event).await.unwrap();
 }
@@ -152,6 +153,7 @@ async fn decide_at(store: &Store, at: Timestamp) {
         pad: None,
         liveness: None,
         revision: Revision(1),
+        policy: Revision(1),
     };
     store.note(&event).await.unwrap();
 }

@@ -276,13 +276,35 @@ impl RootCell for FileCell {
             .write_at(&[0; FILE_BYTES], 0)
             .and_then(|()| self.medium.sync())
             .map_err(|source| CellError::Io { path: self.path.clone(), source })?;
-        // The keys are gone. The name may have to stay: where a file is mounted, or the directory
-        // is somebody else's.
-        let _name_may_stay =
-            fs::remove_file(&self.path).and_then(|()| sync_directory_of(&self.path));
+        // The zeros stay under their name until whoever destroys has noted that they are there.
         self.roots.clear();
         self.slots.clear();
         Ok(())
+    }
+}
+
+impl FileCell {
+    /// Whether the file is there and begins with zeros, where the deployment key was.
+    pub(super) fn is_half_destroyed(path: &Path) -> bool {
+        let content = fs::read(path).unwrap_or_default();
+        content.get(..BLOCK_BYTES).is_some_and(|head| head.iter().all(|byte| *byte == 0))
+    }
+
+    /// Overwrites what is left of a file that begins with zeros.
+    pub(super) fn destroy_rest(path: &Path) -> Result<(), CellError> {
+        if !Self::is_half_destroyed(path) {
+            return Err(CellError::NotDestroyed { path: path.to_owned() });
+        }
+        let zeros = || {
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.write_all_at(&[0; FILE_BYTES], 0)?;
+            file.sync_all()
+        };
+        zeros().map_err(|source| CellError::Io { path: path.to_owned(), source })
+    }
+
+    pub(super) fn remove_name(path: &Path) {
+        let _name_may_stay = fs::remove_file(path).and_then(|()| sync_directory_of(path));
     }
 }
 

@@ -384,5 +384,14 @@ fn o3_a_destroyed_cell_is_zeros_and_does_not_open_again() {
     assert!(cell.roots().is_empty());
     drop(cell);
     assert!(fs::read(&old).unwrap().iter().all(|byte| *byte == 0));
-    assert!(!path.exists() && FileCell::open(&path).is_err());
+    assert!(FileCell::open(&path).is_err() && FileCell::is_half_destroyed(&path));
+    FileCell::destroy_rest(&path).unwrap();
+    FileCell::remove_name(&path);
+    assert!(!path.exists() && !FileCell::is_half_destroyed(&path));
+    // A whole file, and none, are left alone.
+    let whole = directory.path().join("whole.key");
+    drop(FileCell::create(&whole).unwrap());
+    assert!(!FileCell::is_half_destroyed(&whole) && FileCell::destroy_rest(&whole).is_err());
+    assert!(FileCell::destroy_rest(&path).is_err());
+    FileCell::open(&whole).unwrap();
 }

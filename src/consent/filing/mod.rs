@@ -14,7 +14,7 @@
 //!                                                        Cancelled <-------------+ and from Filed
 //! ```
 //! Nobody held any more turns a filing into CancelDue, somebody held turns it back. A mark that was
-//! made by mistake is taken back: all stands as before it.
+//! made by mistake is taken back: all stands as before it, with what came to pass since.
 //!
 //! # Invariants
 //! - A duty that arose stays until it is marked as done: people who leave do not undo it, because
@@ -27,10 +27,14 @@
 //! What is remembered lies in the store (`engine/filing.rs`); nobody files by himself from here:
 //! the controller does, and says so.
 
+mod number;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use number::{FilingNumber, InvalidNumber};
 
 use super::calendar::{BeijingDay, Calendar, PastCalendar};
 use super::gate::AllowedComparison;
@@ -38,10 +42,8 @@ use super::pass::GatePass;
 use super::policy::Policy;
 use super::profile::Profile;
 use super::record::Sha256;
-use crate::types::{ControllerId, Timestamp, personal_identifier};
+use crate::types::{ControllerId, Timestamp};
 
-/// Longest number of a filing, bytes.
-const NUMBER_BYTES: usize = 128;
 /// First field of what is digested of a controller. Another form makes every filing look changed:
 /// keep this one for what was filed under it.
 const FORM: &str = "assent filing v1";
@@ -69,54 +71,13 @@ impl FilingRules {
         let working_days = profile.filing_working_days?;
         Some(Self { threshold: threshold.into(), warn_from, working_days })
     }
-}
 
-/// The number under which the authority keeps a filing, 1 to 128 bytes of one line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct FilingNumber(Box<str>);
-
-/// Not the number of a filing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error(
-    "must be the number that the authority gave, 1 to 128 bytes without control characters, and no \
-     person's number or address"
-)]
-pub struct InvalidNumber;
-
-impl FilingNumber {
-    /// Parses the number; blanks around it do not count.
+    /// The last day for a duty that arose at `since`.
     ///
     /// # Errors
-    /// Blank, too long, control characters, or a person's identifier.
-    pub fn parse(text: &str) -> Result<Self, InvalidNumber> {
-        let text = text.trim();
-        let fits = (1..=NUMBER_BYTES).contains(&text.len()) && !text.chars().any(char::is_control);
-        // D1: nobody's telephone number gets into the audit trail as a filing's.
-        if fits && personal_identifier(text).is_none() {
-            return Ok(Self(text.into()));
-        }
-        Err(InvalidNumber)
-    }
-
-    /// The number.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for FilingNumber {
-    type Error = InvalidNumber;
-
-    fn try_from(text: String) -> Result<Self, InvalidNumber> {
-        Self::parse(&text)
-    }
-}
-
-impl From<FilingNumber> for String {
-    fn from(number: FilingNumber) -> Self {
-        number.0.into()
+    /// The calendar does not reach it.
+    pub fn deadline(&self, since: Timestamp, calendar: &Calendar) -> Deadline {
+        calendar.add_working_days(BeijingDay::of(since), self.working_days)
     }
 }
 
@@ -169,16 +130,17 @@ pub struct Cancelled {
 /// What is remembered of a controller's filing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilingRecord {
-    /// When the duty to file arose, while it is not done.
+    /// When the threshold was reached first since the last cancellation: the duty to file counts
+    /// from then, whatever was marked since and taken back.
     pub due_since: Option<Timestamp>,
     /// The filing in force.
     pub filed: Option<Filed>,
     /// When what was filed was first seen to differ from what is done, while no change was filed.
     pub changed_since: Option<Timestamp>,
-    /// Whether anybody was held under the filing in force: an end needs a beginning.
+    /// Whether anybody was held since the filing: an end needs a beginning.
     #[serde(default)]
     pub used: bool,
-    /// When nobody was held any more under the filing in force.
+    /// When nobody was held any more since then.
     pub ended_since: Option<Timestamp>,
     /// The filing that was cancelled last, while there is no other.
     pub cancelled: Option<Cancelled>,
@@ -330,18 +292,23 @@ impl FilingRecord {
         holding: Holding,
     ) -> Option<(Self, Option<FilingDuty>)> {
         let (since, nobody) = (Some(holding.now), holding.persons == 0);
+        let known = self.filed.is_some() || self.cancelled.is_some();
         let same = self.clone();
         match &self.filed {
-            None if self.due_since.is_none() && holding.persons >= rules.threshold => {
-                Some((Self { due_since: since, ..same }, Some(FilingDuty::File)))
+            // While there is a filing it is no duty, but would be if the filing was a mistake.
+            filed if self.due_since.is_none() && holding.persons >= rules.threshold => {
+                let duty = filed.is_none().then_some(FilingDuty::File);
+                Some((Self { due_since: since, ..same }, duty))
             }
             Some(filed) if self.changed_since.is_none() && filed.material != holding.material => {
                 Some((Self { changed_since: since, ..same }, Some(FilingDuty::FileChange)))
             }
-            Some(_) if nobody && self.used && self.ended_since.is_none() => {
-                Some((Self { ended_since: since, ..same }, Some(FilingDuty::Cancel)))
+            // A cancellation may be taken back, so that what comes after it is noted too.
+            filed if known && nobody && self.used && self.ended_since.is_none() => {
+                let duty = filed.is_some().then_some(FilingDuty::Cancel);
+                Some((Self { ended_since: since, ..same }, duty))
             }
-            Some(_) if !nobody && (!self.used || self.ended_since.is_some()) => {
+            _ if known && !nobody && (!self.used || self.ended_since.is_some()) => {
                 Some((Self { used: true, ended_since: None, ..same }, None))
             }
             None | Some(_) => None,
@@ -351,11 +318,11 @@ impl FilingRecord {
     /// Where a controller of `persons` stands by what is remembered.
     #[must_use]
     pub fn state(&self, rules: &FilingRules, persons: u64, calendar: &Calendar) -> FilingState {
-        let deadline = |since| {
-            let day = BeijingDay::of(since);
-            calendar.add_working_days(day, rules.working_days)
-        };
-        if let (Some(_), Some(since), 0) = (&self.filed, self.ended_since, persons) {
+        let deadline = |since| rules.deadline(since, calendar);
+        let ended = self.ended_since.filter(|_| persons == 0);
+        // Of two duties the one that is due first.
+        let first = |ended| self.changed_since.is_none_or(|changed| ended < changed);
+        if let (Some(_), Some(since)) = (&self.filed, ended.filter(|ended| first(*ended))) {
             return FilingState::CancelDue { since, deadline: deadline(since) };
         }
         match (&self.filed, self.changed_since, self.due_since) {
@@ -411,7 +378,10 @@ impl FilingRecord {
             done.cancelled = Some(Cancelled { number, on });
         } else {
             done.filed = Some(Filed { number, on, material: holding.material });
-            // A change begins neither the filing's use nor its end anew.
+            done.due_since = self.due_since;
+        }
+        if mark != FilingMark::Filed {
+            // Only a filing begins its use and its end anew.
             (done.used, done.ended_since) = (self.used, self.ended_since);
         }
         Ok(done)
@@ -422,9 +392,25 @@ impl FilingRecord {
         let before = self.before.as_deref().ok_or(MarkRefusal::NoMark)?;
         let filed = self.filed.as_ref().map(|filed| &filed.number);
         let last = filed.or(self.cancelled.as_ref().map(|cancelled| &cancelled.number));
-        match last.filter(|last| *last != number) {
-            Some(last) => Err(MarkRefusal::OtherNumber(last.clone())),
-            None => Ok(before.clone()),
+        if let Some(last) = last.filter(|last| *last != number) {
+            return Err(MarkRefusal::OtherNumber(last.clone()));
+        }
+        let mut back = before.clone();
+        back.due_since = before.due_since.or(self.due_since);
+        if before.filed.is_some() {
+            back.changed_since = before.changed_since.or(self.changed_since);
+            (back.used, back.ended_since) = (before.used || self.used, self.ended_since);
+        }
+        Ok(back)
+    }
+
+    /// When that duty arose.
+    #[must_use]
+    pub fn since(&self, duty: FilingDuty) -> Option<Timestamp> {
+        match duty {
+            FilingDuty::File => self.due_since.filter(|_| self.filed.is_none()),
+            FilingDuty::FileChange => self.changed_since,
+            FilingDuty::Cancel => self.ended_since,
         }
     }
 

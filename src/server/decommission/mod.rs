@@ -6,11 +6,14 @@
 //! - Keys go first. From then on nothing that is left of the store, its backups or its snapshots
 //!   opens, whatever becomes of the wiping.
 //! - The keys sign before they go: a certificate lies in the data directory, durable, when they are
-//!   destroyed. A crash in between leaves it there, and [`finish`] goes on from it.
+//!   destroyed. A crash in between leaves it there, and [`finish`] goes on from it (`pledge.rs`).
 //! - A data directory that was decommissioned says so, and is never served again.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Write};
+mod pledge;
+mod wipe;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,20 +21,21 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+pub(super) use self::pledge::is_begun;
+use self::pledge::mark;
+pub use self::pledge::{Pledge, finish, interrupted};
+use self::wipe::{check_outside, list, places, wipe_all};
 use crate::audit::{ExportWriter, Head, Receipt, ReceiptKind};
 use crate::config::Settings;
 use crate::consent::{BeijingDay, FilingRecord, FilingRules};
 use crate::crypto::Hasher;
 use crate::crypto::cell::CellError;
 use crate::failpoint;
-use crate::service::{json, proto};
 use crate::store::{AuditEvent, Embedded, EmbeddedError, FactKind, Signer, Store, StoreError};
 use crate::types::{Revision, Timestamp};
 
 /// What a decommissioned data directory holds: the certificate.
 const MARKER: &str = "decommissioned.json";
-/// What it holds while it is being decommissioned: the certificate that was signed beforehand.
-const PLEDGE: &str = "decommissioning.json";
 
 const TECHNIQUE: [&str; 2] = [
     "cryptographic erase, then overwriting and removal: every template, record and backup is \
@@ -98,13 +102,26 @@ pub enum DecommissionFailure {
     Store(#[from] StoreError),
     /// It was begun, and the keys are gone.
     #[error(
-        "decommissioning {} was interrupted after the keys were destroyed; finish it with `assent \
-         decommission --output FILE`",
+        "decommissioning {} was interrupted after the keys were destroyed; repeat the command with \
+         `--confirm {digits} --output FILE` to finish it",
         path.display()
     )]
     Interrupted {
         /// The data directory.
         path: PathBuf,
+        /// The digits that confirm.
+        digits: String,
+    },
+    /// It was begun with another root key.
+    #[error(
+        "the settings name the root key {given}, and the one that was being destroyed is {pledged}: \
+         use the settings with which it was begun"
+    )]
+    OtherCell {
+        /// In the settings.
+        given: String,
+        /// In the pledge.
+        pledged: String,
     },
     /// The certificate that was signed beforehand.
     #[error("{} is not the certificate that was signed beforehand", path.display())]
@@ -175,47 +192,6 @@ pub(super) fn is_decommissioned(data_dir: &Path) -> bool {
     data_dir.join(MARKER).exists()
 }
 
-/// Whether decommissioning the data directory was begun and did not end.
-#[must_use]
-pub(super) fn is_begun(data_dir: &Path) -> bool {
-    data_dir.join(PLEDGE).exists()
-}
-
-/// Whether decommissioning was interrupted after the keys were destroyed.
-#[must_use]
-pub fn is_interrupted(settings: &Settings) -> bool {
-    is_begun(&settings.data_dir)
-        && !is_decommissioned(&settings.data_dir)
-        && settings.cell.is_destroyed()
-}
-
-/// Goes on with a decommissioning that was interrupted after the keys were destroyed.
-///
-/// # Errors
-/// The certificate that was signed beforehand does not hold, or the new one would lie among what is
-/// wiped.
-pub fn finish(
-    settings: &Settings,
-    certificate: &Path,
-) -> Result<Decommissioned, DecommissionFailure> {
-    let roots = places(settings)?;
-    check_outside(certificate, &roots)?;
-    let path = settings.data_dir.join(PLEDGE);
-    let text = fs::read(&path).map_err(about(&path))?;
-    let certificate = serde_json::from_slice::<Receipt>(&text).ok();
-    let statement = certificate.as_ref().and_then(|receipt| receipt.verify(None).ok());
-    let (Some(certificate), Some(statement)) = (certificate, statement) else {
-        return Err(DecommissionFailure::Pledge { path });
-    };
-    let left = wipe_all(settings, &roots);
-    let marked = mark(&settings.data_dir, &certificate);
-    let filed = statement.body["filed"].as_array().into_iter().flatten();
-    let filed = filed.filter_map(|id| id.as_str().map(str::to_owned)).collect();
-    let until = statement.body["cancel_filing_until"].as_str().unwrap_or_default();
-    let cancel_until = until.to_owned();
-    Ok(Decommissioned { certificate, filed, cancel_until, left, marked })
-}
-
 /// What [`decommission`] would destroy. Nothing is changed but what every start changes.
 ///
 /// # Errors
@@ -266,11 +242,14 @@ pub async fn decommission(
         "verification": words(PLEDGED),
         "limits": words(LIMITS),
     });
-    pledge(&settings.data_dir, &Receipt::sign(&signer, &statement))?;
+    let mut pledge = Pledge::new(settings, &roots, Receipt::sign(&signer, &statement));
+    pledge.keep(&settings.data_dir)?;
     failpoint::reach("decommission.pledged");
     cell.destroy()?;
     drop(cell);
     failpoint::reach("decommission.destroyed");
+    pledge.keys_are_gone(settings)?;
+    failpoint::reach("decommission.noted");
     // From here on nothing opens any more, so that whatever cannot be wiped is named.
     let left = wipe_all(settings, &roots);
     failpoint::reach("decommission.wiped");
@@ -279,7 +258,22 @@ pub async fn decommission(
     statement["left"] = json!(left);
     let certificate = Receipt::sign(&signer, &statement);
     let marked = mark(&settings.data_dir, &certificate);
-    Ok(Decommissioned { certificate, filed: inventory.filed, cancel_until, left, marked })
+    Ok(Decommissioned::of(certificate, &statement, left, marked))
+}
+
+impl Decommissioned {
+    /// What the certificate's statement says.
+    fn of(
+        certificate: Receipt,
+        statement: &Value,
+        left: Vec<String>,
+        marked: Result<(), DecommissionFailure>,
+    ) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let filed = statement["filed"].as_array().into_iter().flatten().map(text).collect();
+        let cancel_until = text(&statement["cancel_filing_until"]);
+        Self { certificate, filed, cancel_until, left, marked }
+    }
 }
 
 /// The last day in Beijing for having filings cancelled, counted from the end (M15).
@@ -297,11 +291,12 @@ async fn open(settings: &Settings) -> Result<Store, DecommissionFailure> {
     if is_decommissioned(&path) {
         return Err(DecommissionFailure::Already { path });
     }
-    if !is_interrupted(settings) && !Embedded::is_in(&path) {
-        return Err(DecommissionFailure::Nothing { path });
+    if let Some(pledge) = interrupted(settings)? {
+        let digits = pledge.certificate.digits();
+        return Err(DecommissionFailure::Interrupted { path, digits });
     }
-    if is_interrupted(settings) {
-        return Err(DecommissionFailure::Interrupted { path });
+    if !Embedded::is_in(&path) {
+        return Err(DecommissionFailure::Nothing { path });
     }
     let cell = settings.cell.open()?;
     Ok(Store::open_bound(Arc::new(Embedded::open(&path)?), cell).await?)
@@ -370,126 +365,8 @@ async fn export(store: &Store, file: &File) -> Result<Head, StoreError> {
     Ok(head)
 }
 
-/// Everything that belongs to the deployment, the root key apart, where it really is.
-fn places(settings: &Settings) -> Result<Vec<PathBuf>, DecommissionFailure> {
-    let snapshot = settings.snapshots.as_ref().map(|snapshots| &snapshots.settings.path);
-    let places = [Some(&settings.data_dir), Some(&settings.key_mirror), snapshot];
-    let there = places.into_iter().flatten().filter(|path| path.exists());
-    there.map(|path| fs::canonicalize(path).map_err(about(path))).collect()
-}
-
-/// No paper is among what is wiped.
-fn check_outside(paper: &Path, roots: &[PathBuf]) -> Result<(), DecommissionFailure> {
-    let Some(root) = roots.iter().find(|root| lies_in(paper, root)) else { return Ok(()) };
-    Err(DecommissionFailure::Inside { path: paper.to_owned(), root: root.clone() })
-}
-
 fn about(path: &Path) -> impl Fn(io::Error) -> DecommissionFailure {
     move |source| DecommissionFailure::File { path: path.to_owned(), source }
-}
-
-/// Whether a file that is to be made would be one of what is wiped.
-fn lies_in(file: &Path, root: &Path) -> bool {
-    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = fs::canonicalize(parent.unwrap_or(Path::new(".")));
-    parent.is_ok_and(|parent| parent.starts_with(root))
-}
-
-fn list(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    if !fs::symlink_metadata(path)?.is_dir() {
-        if !files.iter().any(|file| file == path) {
-            files.push(path.to_owned());
-        }
-        return Ok(());
-    }
-    let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
-    let mut entries = entries.collect::<io::Result<Vec<_>>>()?;
-    entries.sort();
-    entries.iter().try_for_each(|entry| list(entry, files))
-}
-
-/// Wipes all that belongs to the deployment but the certificate that was signed beforehand; what
-/// could not be wiped.
-fn wipe_all(settings: &Settings, roots: &[PathBuf]) -> Vec<String> {
-    let mut left = Vec::new();
-    for root in roots {
-        if let Err(fault) = wipe(root) {
-            left.push(format!("{}: {fault}", root.display()));
-        }
-        let mut files = Vec::new();
-        let _unreadable = list(root, &mut files);
-        let files = files.iter().filter(|file| !file.ends_with(PLEDGE));
-        left.extend(files.map(|file| file.display().to_string()));
-    }
-    if settings.cell.open().is_ok() {
-        left.push(settings.cell.to_string());
-    }
-    left
-}
-
-/// Overwrites and removes a file, or what is in a directory. The directory itself stays: it may be
-/// where another file system is mounted.
-fn wipe(root: &Path) -> io::Result<()> {
-    if !root.is_dir() {
-        return wipe_whole(root);
-    }
-    // What can be wiped is, whatever else cannot.
-    let mut outcome = Ok(());
-    for entry in fs::read_dir(root)? {
-        let path = entry?.path();
-        if !path.ends_with(PLEDGE) {
-            outcome = outcome.and(wipe_whole(&path));
-        }
-    }
-    outcome
-}
-
-/// Overwrites and removes a file, or a directory with all in it. What a link in it points to stays.
-fn wipe_whole(path: &Path) -> io::Result<()> {
-    let data = match fs::symlink_metadata(path) {
-        // Another place lay in this one.
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
-        data => data?,
-    };
-    if data.is_dir() {
-        for entry in fs::read_dir(path)? {
-            wipe_whole(&entry?.path())?;
-        }
-        return fs::remove_dir(path);
-    }
-    if data.is_file() {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        io::copy(&mut io::repeat(0).take(data.len()), &mut file)?;
-        file.sync_all()?;
-    }
-    fs::remove_file(path)
-}
-
-/// Puts the certificate that was signed beforehand where a later start finds it.
-fn pledge(data_dir: &Path, certificate: &Receipt) -> Result<(), DecommissionFailure> {
-    let path = data_dir.join(PLEDGE);
-    let text = serde_json::to_vec(certificate).map_err(io::Error::from);
-    let written = text.and_then(|text| keep(&path, &text));
-    written.map_err(about(&path))
-}
-
-/// Puts the certificate where everybody finds it.
-fn mark(data_dir: &Path, certificate: &Receipt) -> Result<(), DecommissionFailure> {
-    let path = data_dir.join(MARKER);
-    let message = proto::Receipt::from(certificate);
-    let value = json::to_json("Receipt", &message).unwrap_or_default();
-    let written = fs::create_dir_all(data_dir)
-        .and_then(|()| keep(&path, format!("{value:#}\n").as_bytes()))
-        .and_then(|()| wipe_whole(&data_dir.join(PLEDGE)));
-    written.map_err(about(&path))
-}
-
-/// Writes a file whole, durable on return, its name too.
-fn keep(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 fn digest(path: &Path) -> io::Result<[u8; 32]> {
