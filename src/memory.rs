@@ -4,9 +4,9 @@
 //! them frees what it used. One place that all of them go through wipes it, whoever it belonged to.
 //!
 //! # Invariants
-//! - Every byte that was allocated is zero before it goes back to mimalloc, which has the blocks.
-//! - A block that grows or shrinks moves into a new one, and the old one is wiped: mimalloc's own
-//!   `realloc` may move a block and leave a copy where it was.
+//! - Every byte that was allocated is zero before it goes back to the system's allocator.
+//! - A block that grows or shrinks moves into a new one, and the old one is wiped: the system's
+//!   own `realloc` may move a block and leave a copy where it was.
 //!
 //! # Not here
 //! What is allocated still: a buffer that is kept for later holds what it held. Blocks of libraries
@@ -14,34 +14,26 @@
 
 #![expect(unsafe_code, reason = "an allocator deals in raw memory")]
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::{GlobalAlloc, Layout, System};
 
-use libmimalloc_sys as mi;
-
-/// Number of mimalloc's option for reserving memory committed (`mi_option_arena_eager_commit`).
-const ARENA_EAGER_COMMIT: mi::mi_option_t = 4;
-/// Number of its option for how long free pages are kept, ms (`mi_option_purge_delay`).
-const PURGE_DELAY: mi::mi_option_t = 15;
-
-/// mimalloc, with a wipe before each free. To be made the program's own by `#[global_allocator]`.
-/// The C heap locks at each block of more than a kilobyte, which requests are made of: with this
-/// one a sixth more of them are answered (docs/performance.md).
+/// The system's allocator, with a wipe before each free. To be made the program's own by
+/// `#[global_allocator]`.
 #[derive(Debug, Clone, Copy)]
 pub struct WipingAllocator;
 
-// SAFETY: blocks are mimalloc's from first to last. All that is added is a write of
+// SAFETY: blocks are the system allocator's from first to last. All that is added is a write of
 // zeros to a whole block in `dealloc`, when nobody else may touch it any more; no call here
 // allocates, panics or unwinds. `realloc` is the trait's own, made of `alloc`, a copy of the lesser
 // size and `dealloc`.
 unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: size and alignment are a layout's.
-        unsafe { mi::mi_malloc_aligned(layout.size(), layout.align()).cast() }
+        // SAFETY: the caller keeps this trait's contract, which is the system allocator's too.
+        unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as in `alloc`. The kernel's fresh pages are zero: no second pass over them.
-        unsafe { mi::mi_zalloc_aligned(layout.size(), layout.align()).cast() }
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
@@ -54,32 +46,24 @@ unsafe impl GlobalAlloc for WipingAllocator {
         zeroize::optimization_barrier(unsafe {
             std::slice::from_raw_parts(start.cast_const(), layout.size())
         });
-        // SAFETY: `start` came from `alloc` or `alloc_zeroed` above.
-        unsafe { mi::mi_free(start.cast()) };
+        // SAFETY: `start` came from `alloc` or `alloc_zeroed` above with this layout.
+        unsafe { System.dealloc(start, layout) };
     }
 }
 
-/// Keeps the C heap, which libraries in other languages use, in two pieces, however many threads
-/// there are: each further one keeps tens of megabytes of what models needed while they loaded.
-/// Has the program's own heap give free pages back at once. To be called before there are threads.
+/// Keeps the C heap in two pieces, however many threads there are: each further one keeps tens of
+/// megabytes of what models needed while they loaded. To be called before there are threads.
 pub fn gather() {
     // SAFETY: the call sets one number of the C heap.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
-    // SAFETY: each call sets one number of mimalloc.
-    unsafe {
-        mi::mi_option_set(ARENA_EAGER_COMMIT, 0);
-        mi::mi_option_set(PURGE_DELAY, 1);
-    }
 }
 
-/// Gives back to the system what both heaps hold free. Loading models leaves a third of what the
+/// Gives back to the system what the C heap holds free. Loading models leaves a third of what the
 /// process then holds as free pieces between live ones.
 pub fn trim() {
-    // SAFETY: the call changes no block that is in use.
-    unsafe { mi::mi_collect(true) };
     // SAFETY: the call takes no pointer and changes no block that is in use.
     #[cfg(target_env = "gnu")]
     unsafe {
