@@ -305,3 +305,48 @@ fn a_token_and_a_file_exclude_each_other() {
         &["keys.pkcs11 and keys.passphrase_file exclude each other"],
     );
 }
+
+/// Object files of a SoftHSM token: one each key.
+fn objects(site: &Site) -> Vec<PathBuf> {
+    let tokens = fs::read_dir(site.tokens()).unwrap().map(|entry| entry.unwrap().path());
+    let files = tokens.flat_map(|token| fs::read_dir(token).unwrap());
+    let files = files.map(|entry| entry.unwrap().path());
+    let is_key = |path: &PathBuf| {
+        path.extension().is_some_and(|end| end == "object")
+            && path.file_stem().is_some_and(|name| name != "token")
+    };
+    files.filter(is_key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o3_a_token_that_was_half_destroyed_is_destroyed_to_its_end() {
+    let site = Site::new();
+    site.init_token();
+    done(&mut site.command(&["keys", "init"]));
+    let mut process = site.serve(None);
+    let client = process.client().await;
+    apply_policy(&client).await;
+    enrol(&client, 1).await;
+    process.kill();
+    let told = done(&mut site.command(&["decommission"]));
+    let digits = told.split("--confirm ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let (trail, output) = (site.path("trail.jsonl"), site.path("certificate.json"));
+    let mut order = site.command(&["decommission", "--confirm", &digits, "--by", "Li Lei"]);
+    order.arg("--trail").arg(trail).arg("-o").arg(site.path("first.json"));
+    let killed = order.env("ASSENT_FAILPOINT", "decommission.pledged:1").output().unwrap();
+    assert_eq!(killed.status.code(), None, "{killed:?}");
+    // The power went between one key and the next.
+    let keys = objects(&site);
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    fs::remove_file(&keys[0]).unwrap();
+
+    refused(&mut site.command(&["serve", "--no-metrics"]), &["was begun and did not end"]);
+    refused(&mut site.command(&["decommission"]), &["interrupted", &digits]);
+    let mut finish = site.command(&["decommission", "--confirm", &digits]);
+    let said = done(finish.arg("-o").arg(&output));
+    assert!(said.contains("1 records destroyed"), "{said}");
+    assert_eq!(objects(&site), Vec::<PathBuf>::new());
+    let left = fs::read_dir(site.place.data()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["decommissioned.json"]);
+    done(assent().args(["receipt", "verify"]).arg(output));
+}

@@ -387,7 +387,7 @@ fn o2_an_incident_is_neither_taken_back_nor_announced() {
     assert!(policy.apply(&first).is_ok() && policy.apply(&with("2026-02-02T00:00:00Z")).is_ok());
     assert!(first.check_past(now()).is_ok());
     let said = with("2030-01-01T00:00:00Z").check_past(now()).unwrap_err().to_string();
-    assert!(said.starts_with("line 10: controllers") && said.contains("has not come"), "{said}");
+    assert!(said.starts_with("line 11: controllers") && said.contains("has not come"), "{said}");
 }
 
 #[test]
