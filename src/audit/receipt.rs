@@ -38,9 +38,6 @@ mod as_text {
     }
 }
 
-/// Bytes of a key that name a deployment to people.
-const CONFIRMING_BYTES: usize = 8;
-
 /// What a receipt is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -102,12 +99,6 @@ impl Receipt {
     pub fn sign(signer: &Signer, statement: &serde_json::Value) -> Self {
         let body = statement.to_string().into_bytes();
         Self { signature: signer.sign(&body), public_key: signer.public_key(), body }
-    }
-
-    /// The first digits of the key, by which people name the deployment.
-    #[must_use]
-    pub fn digits(&self) -> String {
-        hex::encode(&self.public_key[..CONFIRMING_BYTES])
     }
 
     /// What it says, if its signature holds, and is of the expected key where one is given.

@@ -18,8 +18,6 @@ use crate::server::{
 };
 use crate::service::{json, proto};
 
-/// Digits of the public key that confirm.
-const CONFIRMING_DIGITS: usize = 16;
 /// Files that are listed.
 const LISTED: usize = 20;
 
@@ -46,13 +44,13 @@ pub(super) async fn run(args: &DecommissionArgs, json: bool) -> Outcome {
     let settings = args.settings.settings()?;
     let begun = interrupted(&settings).map_err(|fault| refused(&fault))?;
     if let (Some(pledge), Some(confirm), Some(output)) = (begun, &args.confirm, &args.output) {
-        check(confirm, &pledge.certificate.digits())?;
+        check(confirm, &pledge.digits())?;
         let file = new_file(output)?;
         let done = finish(&settings, pledge, output).map_err(|fault| undone(output, &fault))?;
         return report(&done, output, file, json);
     }
     let found = inventory(&settings).await.map_err(|fault| refused(&fault))?;
-    let digits = &found.public_key[..CONFIRMING_DIGITS];
+    let digits = found.digits();
     let (Some(confirm), Some(by), Some(trail), Some(output)) =
         (&args.confirm, &args.by, &args.trail, &args.output)
     else {

@@ -13,13 +13,18 @@ use std::fmt::{Display, Write as _};
 use lines::LINES;
 use serde::{Serialize, Serializer};
 
-/// Words in the user's language; every `{}` is filled, in order.
-macro_rules! words {
-    ($en:literal $(, $value:expr)* $(,)?) => {{
+/// Has `$fill` fill a line of the table, found while the program is built.
+macro_rules! line {
+    ($fill:path, $en:literal $(, $value:expr)* $(,)?) => {{
         const GAPS: &[&str] = &[$(stringify!($value)),*];
         const LINE: &$crate::cli::words::Line = $crate::cli::words::find($en, GAPS.len());
-        $crate::cli::words::fill(LINE, &[$(&$value as &dyn std::fmt::Display),*])
+        $fill(LINE, &[$(&$value as &dyn std::fmt::Display),*])
     }};
+}
+
+/// Words in the user's language; every `{}` is filled, in order.
+macro_rules! words {
+    ($($line:tt)*) => { line!($crate::cli::words::fill, $($line)*) };
 }
 
 /// Prints a line of results in the user's language; every `{}` is filled, in order.
@@ -29,11 +34,7 @@ macro_rules! tell {
 
 /// Words in both languages, for what is kept as data and shown to people: data is in English.
 macro_rules! said {
-    ($en:literal $(, $value:expr)* $(,)?) => {{
-        const GAPS: &[&str] = &[$(stringify!($value)),*];
-        const LINE: &$crate::cli::words::Line = $crate::cli::words::find($en, GAPS.len());
-        $crate::cli::words::Said::of(LINE, &[$(&$value as &dyn std::fmt::Display),*])
-    }};
+    ($($line:tt)*) => { line!($crate::cli::words::Said::of, $($line)*) };
 }
 
 /// Words in both languages.

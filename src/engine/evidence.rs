@@ -113,7 +113,7 @@ struct Seen {
     records: HashSet<RecordId>,
     consents: BTreeMap<RecordId, ConsentRecord>,
     events: BTreeMap<String, u64>,
-    /// Policies under which something was done: revision, document.
+    /// Policies under which something was done, until they are handed out: revision, document.
     policies: BTreeMap<Revision, Vec<u8>>,
     /// The newest policy of which the trail tells so far.
     applied: Revision,
@@ -151,9 +151,22 @@ impl Seen {
 
 /// Where the collection is.
 enum Collection {
-    Seek { seen: Seen, at: u64, until: u64 },
-    Going { seen: Seen, trail: Trail, until: u64 },
-    Policies { seen: Seen, trail: Value, left: BTreeMap<Revision, Vec<u8>> },
+    Seek {
+        seen: Seen,
+        at: u64,
+        until: u64,
+    },
+    Going {
+        seen: Seen,
+        trail: Trail,
+        until: u64,
+    },
+    /// With what the statement says of the policies that were handed out.
+    Policies {
+        seen: Seen,
+        trail: Value,
+        said: Vec<Value>,
+    },
     Done,
 }
 
@@ -211,12 +224,14 @@ impl Engine {
             Collection::Going { seen, trail, until } => {
                 self.follow(seen, trail, until).await.map(Some)
             }
-            Collection::Policies { seen, trail, mut left } => {
-                if let Some((revision, document)) = left.pop_first() {
+            Collection::Policies { mut seen, trail, mut said } => {
+                if let Some((revision, document)) = seen.policies.pop_first() {
+                    let sha256 = hex::encode(sha256(&document));
+                    said.push(json!({ "revision": revision, "sha256": sha256 }));
                     let piece = EvidencePiece::Policy { revision, document };
-                    return Ok(Some((piece, Collection::Policies { seen, trail, left })));
+                    return Ok(Some((piece, Collection::Policies { seen, trail, said })));
                 }
-                let statement = self.evidence_statement(seen, &trail).await?;
+                let statement = self.evidence_statement(seen, &trail, &said).await?;
                 Ok(Some((EvidencePiece::Statement(statement), Collection::Done)))
             }
             Collection::Done => Ok(None),
@@ -264,8 +279,8 @@ impl Engine {
             let trail = json!({
                 "sha256": sha256, "first_entry": first, "last_entry": last, "whole_entries": whole,
             });
-            let left = seen.policies.clone();
-            return Ok((EvidencePiece::Trail(piece), Collection::Policies { seen, trail, left }));
+            let said = Vec::new();
+            return Ok((EvidencePiece::Trail(piece), Collection::Policies { seen, trail, said }));
         }
         for bytes in self.store.audit_behind(head).await? {
             let entry = parsed(&bytes)?;
@@ -303,8 +318,13 @@ impl Engine {
         Ok(())
     }
 
-    async fn evidence_statement(&self, seen: Seen, trail: &Value) -> Result<Receipt, StoreError> {
-        let Seen { about, mut consents, events, records, policies, .. } = seen;
+    async fn evidence_statement(
+        &self,
+        seen: Seen,
+        trail: &Value,
+        policies: &[Value],
+    ) -> Result<Receipt, StoreError> {
+        let Seen { about, mut consents, events, records, .. } = seen;
         let standing = self.policy();
         let is_about_a_subject = matches!(about, EvidenceAbout::Subject { .. });
         let ever = is_about_a_subject.then_some(records.len());
@@ -335,7 +355,6 @@ impl Engine {
             ),
         };
         let consent = |(record, consent): (&RecordId, &ConsentRecord)| json!({ "record_id": record, "consent": consent });
-        let policy = |(revision, document): (&Revision, &Vec<u8>)| json!({ "revision": revision, "sha256": hex::encode(sha256(document)) });
         let statement = json!({
             "type": ReceiptKind::Evidence.name(),
             "about": about,
@@ -360,7 +379,7 @@ impl Engine {
                 .map(GatePass::gate)
                 .filter(|gate| controllers.contains(&gate.controller))
                 .collect::<Vec<_>>(),
-            "policies": policies.iter().map(policy).collect::<Vec<_>>(),
+            "policies": policies,
             "templates_held_in_all": status.index.live,
             "subjects_held_in_all": status.index.subjects,
             "events": events,

@@ -121,7 +121,7 @@ async fn answer(
     };
     let result = match outcome {
         Ok(response) => Answer::Response(response),
-        Err(fault) => Answer::Error(fault.into_enroll_error()),
+        Err(fault) => Answer::Error(fault.enroll_error()),
     };
     Ok(proto::EnrollStreamResponse { sequence, idempotency_key, result: Some(result) })
 }

@@ -221,13 +221,13 @@ impl Fault {
     }
 
     /// As one answer of a bulk enrolment, and in the details of a refused single one.
-    pub(super) fn into_enroll_error(self) -> proto::EnrollError {
+    pub(super) fn enroll_error(&self) -> proto::EnrollError {
         proto::EnrollError {
             code: i32::from(self.code),
             message_zh: self.zh().unwrap_or_default(),
-            message: self.message,
-            field: self.field,
-            quality: self.more.map(|more| more.quality).unwrap_or_default(),
+            message: self.message.clone(),
+            field: self.field.clone(),
+            quality: self.more.as_ref().map(|more| more.quality.clone()).unwrap_or_default(),
         }
     }
 }
@@ -356,15 +356,8 @@ fn low_quality(quality: &[crate::types::Quality]) -> Fault {
     let zh: Vec<String> = quality.iter().enumerate().filter_map(words::zh_of_frame).collect();
     let fault = Fault::precondition("LOW_QUALITY", "frames", frames.join("; "));
     let mut fault = fault.in_chinese(zh.join("；"));
-    let quality: Vec<proto::Quality> = quality.iter().map(proto::Quality::from).collect();
-    fault.more().quality.clone_from(&quality);
-    let detail = proto::EnrollError {
-        code: i32::from(fault.code),
-        message: fault.message.clone(),
-        field: fault.field.clone(),
-        quality,
-        message_zh: fault.zh().unwrap_or_default(),
-    };
+    fault.more().quality = quality.iter().map(proto::Quality::from).collect();
+    let detail = fault.enroll_error();
     fault.details.push(any("assent.v1.EnrollError", &detail));
     fault
 }

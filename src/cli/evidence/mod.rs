@@ -171,7 +171,7 @@ async fn fetch(
     });
     write_new(&folder.join(SIGNATURE), format!("{signature:#}\n").as_bytes())?;
     let evidence = Evidence::check(folder, None, None)?;
-    write_new(&folder.join(PAGE), evidence.page(folder)?.as_bytes())?;
+    write_new(&folder.join(PAGE), evidence.page())?;
     Ok(evidence)
 }
 
@@ -180,24 +180,11 @@ fn verify(args: &VerifyArgs, json: bool) -> Outcome {
     let key = public_key(args.public_key.as_deref())?;
     let evidence = Evidence::check(&args.folder, key.as_ref(), args.witness.as_deref())?;
     let page = args.folder.join(PAGE);
-    if page.exists() && read(&page)? != evidence.page(&args.folder)?.as_bytes() {
+    if page.exists() && read(&page)? != evidence.page().as_bytes() {
         let message = words!("is not the page of this statement and this trail: it was altered");
         return Err(Failure::new(Exit::Refused, message).about(&page));
     }
     Ok(evidence.report(&args.folder, json, key.is_some(), args.witness.is_some()))
-}
-
-/// Shows each entry of a trail that is whole, in order, until `see` has seen enough.
-fn each_entry(trail: &Path, mut see: impl FnMut(Value) -> bool) -> Result<(), Failure> {
-    for line in lines_of(trail)?.lines() {
-        let line = line.map_err(about(trail))?;
-        let mut line: Value = serde_json::from_str(&line).map_err(Failure::internal)?;
-        let entry = line["entry"].take();
-        if entry.is_object() && !see(entry) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// The signature beside a statement.
@@ -214,6 +201,8 @@ struct Evidence {
     statement: Value,
     trail: VerifyReport,
     policies: Vec<Policy>,
+    /// The trail's whole entries, in order, as many as the page shows.
+    events: Vec<Value>,
 }
 
 /// A policy under which something was done.
@@ -255,20 +244,37 @@ impl Evidence {
         let witness = witness.map(kept).transpose()?.unwrap_or_default();
         let trail = verify_export(lines_of(&path)?, Some(&public_key), &witness, |_| {})
             .map_err(|fault| refused(fault).about(&path))?;
-        let mut this = Self { statement: said.body, trail, policies: Vec::new() };
-        this.read_policies(folder, &path)?;
+        let (policies, events) = (Vec::new(), Vec::new());
+        let mut this = Self { statement: said.body, trail, policies, events };
+        let applied = this.read_trail(&path)?;
+        this.read_policies(folder, &applied)?;
         Ok(this)
     }
 
-    /// The policies, each as its digest, and the trail, say that it was applied.
-    fn read_policies(&mut self, folder: &Path, trail: &Path) -> Result<(), Failure> {
+    /// The events, and the digest of each policy that was applied, by its revision.
+    fn read_trail(&mut self, trail: &Path) -> Result<HashMap<Option<u64>, String>, Failure> {
         let mut applied = HashMap::new();
-        each_entry(trail, |entry| {
+        for line in lines_of(trail)?.lines() {
+            let line = line.map_err(about(trail))?;
+            let mut line: Value = serde_json::from_str(&line).map_err(Failure::internal)?;
+            let entry = line["entry"].take();
             if entry["event"] == "policy_applied" {
                 applied.insert(entry["revision"].as_u64(), text(&entry["sha256"]));
             }
-            true
-        })?;
+            let is_event = entry.is_object() && entry["event"] != "checkpoint";
+            if is_event && self.events.len() < MOST_SHOWN {
+                self.events.push(entry);
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The policies, each as its digest, and the trail, say that it was applied.
+    fn read_policies(
+        &mut self,
+        folder: &Path,
+        applied: &HashMap<Option<u64>, String>,
+    ) -> Result<(), Failure> {
         for policy in self.statement["policies"].as_array().into_iter().flatten() {
             let revision = policy["revision"].as_u64().unwrap_or_default();
             let path = folder.join(policy_name(revision));
@@ -286,15 +292,8 @@ impl Evidence {
     }
 
     /// The page for people, as statement and trail make it.
-    fn page(&self, folder: &Path) -> Result<String, Failure> {
-        let mut events = Vec::new();
-        each_entry(&folder.join(TRAIL), |entry| {
-            if entry["event"] != "checkpoint" {
-                events.push(entry);
-            }
-            events.len() < MOST_SHOWN
-        })?;
-        Ok(page::page(&self.statement, &self.policies, &events))
+    fn page(&self) -> String {
+        page::page(&self.statement, &self.policies, &self.events)
     }
 
     fn report(&self, folder: &Path, json: bool, key_given: bool, witnessed: bool) -> Exit {

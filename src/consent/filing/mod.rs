@@ -293,23 +293,23 @@ impl FilingRecord {
     ) -> Option<(Self, Option<FilingDuty>)> {
         let (since, nobody) = (Some(holding.now), holding.persons == 0);
         let known = self.filed.is_some() || self.cancelled.is_some();
-        let same = self.clone();
+        let same = || self.clone();
         match &self.filed {
             // While there is a filing it is no duty, but would be if the filing was a mistake.
             filed if self.due_since.is_none() && holding.persons >= rules.threshold => {
                 let duty = filed.is_none().then_some(FilingDuty::File);
-                Some((Self { due_since: since, ..same }, duty))
+                Some((Self { due_since: since, ..same() }, duty))
             }
             Some(filed) if self.changed_since.is_none() && filed.material != holding.material => {
-                Some((Self { changed_since: since, ..same }, Some(FilingDuty::FileChange)))
+                Some((Self { changed_since: since, ..same() }, Some(FilingDuty::FileChange)))
             }
             // A cancellation may be taken back, so that what comes after it is noted too.
             filed if known && nobody && self.used && self.ended_since.is_none() => {
                 let duty = filed.is_some().then_some(FilingDuty::Cancel);
-                Some((Self { ended_since: since, ..same }, duty))
+                Some((Self { ended_since: since, ..same() }, duty))
             }
             _ if known && !nobody && (!self.used || self.ended_since.is_some()) => {
-                Some((Self { used: true, ended_since: None, ..same }, None))
+                Some((Self { used: true, ended_since: None, ..same() }, None))
             }
             None | Some(_) => None,
         }

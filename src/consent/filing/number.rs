@@ -7,6 +7,7 @@ use crate::types::personal_identifier;
 
 /// Longest number of a filing, bytes.
 const NUMBER_BYTES: usize = 128;
+
 /// The number under which the authority keeps a filing, 1 to 128 bytes of one line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -36,6 +36,8 @@ use crate::types::{Revision, Timestamp};
 
 /// What a decommissioned data directory holds: the certificate.
 const MARKER: &str = "decommissioned.json";
+/// Digits of the public key that confirm.
+const CONFIRMING_DIGITS: usize = 16;
 
 const TECHNIQUE: [&str; 2] = [
     "cryptographic erase, then overwriting and removal: every template, record and backup is \
@@ -158,6 +160,19 @@ pub struct Inventory {
     pub filed: Vec<String>,
     /// Every file that is wiped, the root key apart.
     pub files: Vec<PathBuf>,
+}
+
+impl Inventory {
+    /// The digits that confirm.
+    #[must_use]
+    pub fn digits(&self) -> &str {
+        confirming(&self.public_key)
+    }
+}
+
+/// The digits of a public key, in hexadecimal, by which people name the deployment.
+fn confirming(public_key: &str) -> &str {
+    public_key.get(..CONFIRMING_DIGITS).unwrap_or(public_key)
 }
 
 /// A deployment that is no more.
@@ -292,7 +307,7 @@ async fn open(settings: &Settings) -> Result<Store, DecommissionFailure> {
         return Err(DecommissionFailure::Already { path });
     }
     if let Some(pledge) = interrupted(settings)? {
-        let digits = pledge.certificate.digits();
+        let digits = pledge.digits();
         return Err(DecommissionFailure::Interrupted { path, digits });
     }
     if !Embedded::is_in(&path) {

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::wipe::{check_outside, wipe_all, wipe_whole};
-use super::{DecommissionFailure, Decommissioned, MARKER, about, is_decommissioned};
+use super::{DecommissionFailure, Decommissioned, MARKER, about, confirming, is_decommissioned};
 use crate::audit::Receipt;
 use crate::config::Settings;
 use crate::service::{json, proto};
@@ -28,7 +28,7 @@ pub(super) const PLEDGE: &str = "decommissioning.json";
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Pledge {
     /// Signed beforehand.
-    pub certificate: Receipt,
+    certificate: Receipt,
     /// Where the keys are, as the settings named it.
     cell: String,
     /// What is wiped.
@@ -41,6 +41,12 @@ impl Pledge {
     pub(super) fn new(settings: &Settings, places: &[PathBuf], certificate: Receipt) -> Self {
         let (cell, places) = (settings.cell.to_string(), places.to_vec());
         Self { certificate, cell, places, keys_destroyed: false }
+    }
+
+    /// The digits that confirm.
+    #[must_use]
+    pub fn digits(&self) -> String {
+        confirming(&hex::encode(self.certificate.public_key)).to_owned()
     }
 
     fn read(data_dir: &Path) -> Result<Option<Self>, DecommissionFailure> {
