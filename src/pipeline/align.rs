@@ -36,8 +36,8 @@ pub(super) fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
     else {
         return [0; 3];
     };
-    let upper = mix(image.pair(left, top), fx);
-    let lower = mix(image.pair(left, top + 1), fx);
+    let [p, q, r, s] = image.square_or_black(left, top);
+    let (upper, lower) = (mix(p, q, fx), mix(r, s, fx));
     let half = 1 << (2 * BITS - 1);
     std::array::from_fn(|c| {
         let sum = (upper[c] << BITS) + (lower[c] - upper[c]) * fy + half;
@@ -52,7 +52,7 @@ pub(super) fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
     })
 }
 
-fn mix([p, q]: [[u8; 3]; 2], share: i32) -> [i32; 3] {
+fn mix(p: [u8; 3], q: [u8; 3], share: i32) -> [i32; 3] {
     std::array::from_fn(|c| {
         let (p, q) = (i32::from(p[c]), i32::from(q[c]));
         (p << BITS) + (q - p) * share

@@ -79,12 +79,24 @@ pub(super) trait Picture {
     /// The pixel at (x, y), which must lie inside.
     fn pixel(&self, x: usize, y: usize) -> [u8; 3];
 
-    /// The pixels at (x, y) and (x + 1, y), black where outside.
-    fn pair(&self, x: i32, y: i32) -> [[u8; 3]; 2] {
+    /// The pixels at (x, y), (x + 1, y), (x, y + 1) and (x + 1, y + 1), which must lie inside.
+    fn square(&self, x: usize, y: usize) -> [[u8; 3]; 4] {
+        [self.pixel(x, y), self.pixel(x + 1, y), self.pixel(x, y + 1), self.pixel(x + 1, y + 1)]
+    }
+
+    /// The same, black where outside.
+    fn square_or_black(&self, x: i32, y: i32) -> [[u8; 3]; 4] {
         let inside = |at: i32, side: usize| usize::try_from(at).ok().filter(|at| *at < side);
-        let Some(y) = inside(y, self.height()) else { return [[0; 3]; 2] };
-        let at = |x: i32| inside(x, self.width()).map(|x| self.pixel(x, y)).unwrap_or_default();
-        [at(x), at(x + 1)]
+        let sides = (self.width(), self.height());
+        if let (Some(_), Some(_)) = (inside(x + 1, sides.0), inside(y + 1, sides.1))
+            && let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y))
+        {
+            return self.square(x, y);
+        }
+        [(x, y), (x + 1, y), (x, y + 1), (x + 1, y + 1)].map(|(x, y)| {
+            let at = inside(x, sides.0).zip(inside(y, sides.1));
+            at.map(|(x, y)| self.pixel(x, y)).unwrap_or_default()
+        })
     }
 }
 
@@ -128,5 +140,11 @@ impl Picture for Image {
 
     fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         self.rgb.as_chunks().0[y * self.width + x]
+    }
+
+    fn square(&self, x: usize, y: usize) -> [[u8; 3]; 4] {
+        let first = y * self.width + x;
+        let pixels = &self.rgb.as_chunks().0[first..first + self.width + 2];
+        [pixels[0], pixels[1], pixels[self.width], pixels[self.width + 1]]
     }
 }

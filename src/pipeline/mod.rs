@@ -40,6 +40,7 @@ mod pack;
 mod probes;
 mod quality;
 mod queue;
+mod rewrite;
 mod runtime;
 mod settings;
 mod stages;

@@ -20,6 +20,7 @@ use ort::value::TensorRef;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::rewrite::rewritten;
 use super::wiped::{Wiped, wipe};
 use crate::types::EmbeddingError;
 
@@ -70,6 +71,12 @@ impl Provider {
     /// Whether it rounds to eight bits, which moves the landmarks of small faces too far.
     pub(super) fn is_coarse(self) -> bool {
         self == Self::OpenVinoBf16
+    }
+
+    /// Whether models are [`rewritten`] for it. Not for the reference, so that the check against it
+    /// covers the rewriting.
+    fn wants_rewritten(self) -> bool {
+        matches!(self, Self::OpenVinoF32 | Self::OpenVinoBf16)
     }
 
     /// What ONNX Runtime is asked to register, if anything beside its own kernels.
@@ -216,8 +223,9 @@ impl Runtime {
         provider: Provider,
         threads: usize,
     ) -> Result<Session, RuntimeError> {
+        let rewrite = if provider.wants_rewritten() { rewritten(model) } else { None };
         self.builder(provider, threads)
-            .and_then(|mut builder| builder.commit_from_memory(model))
+            .and_then(|mut builder| builder.commit_from_memory(rewrite.as_deref().unwrap_or(model)))
             .map_err(|source| RuntimeError::Session { provider, source })
     }
 

@@ -72,7 +72,7 @@ const ABSENT_ELSEWHERE: [(&str, &[&str]); 15] = [
     ("tonic_health", &["service"]),
     ("tonic_reflection", &["service"]),
     ("tonic_types", &["service"]),
-    ("prost", &["service"]),
+    ("prost", &["pipeline", "service"]),
     ("prost_types", &["service"]),
     ("prost_reflect", &["service"]),
     ("ort", &["pipeline"]),

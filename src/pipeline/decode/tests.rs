@@ -183,9 +183,15 @@ fn rgb_of(frame: &RawFrame) -> Vec<u8> {
     }
     assert_eq!(by_rows, by_pixels, "{:?}", frame.format);
     let last = i32::try_from(view.width()).unwrap() - 1;
-    assert_eq!(view.pair(last, 0), [view.pixel(view.width() - 1, 0), [0; 3]]);
-    assert_eq!(view.pair(-1, 0), [[0; 3], view.pixel(0, 0)]);
-    assert_eq!(view.pair(0, -1), [[0; 3]; 2]);
+    let (black, right) = ([0; 3], view.width() - 1);
+    let below = |x| if view.height() > 1 { view.pixel(x, 1) } else { black };
+    assert_eq!(view.square_or_black(last, 0), [view.pixel(right, 0), black, below(right), black]);
+    assert_eq!(view.square_or_black(-1, -1), [black, black, black, view.pixel(0, 0)]);
+    assert_eq!(view.square_or_black(0, -2), [black; 4]);
+    if view.width() > 1 {
+        let all = [view.pixel(0, 0), view.pixel(1, 0), below(0), below(1)];
+        assert_eq!(view.square_or_black(0, 0), all);
+    }
     by_rows
 }
 

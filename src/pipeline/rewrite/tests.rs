@@ -1,0 +1,185 @@
+use proptest::prelude::*;
+
+use super::super::goldens::models;
+use super::super::pack::ModelPack;
+use super::super::probes;
+use super::super::runtime::{Provider, Runtime, Tensor as Input};
+use super::messages::Attribute;
+use super::*;
+
+const SIDE: usize = 6;
+
+/// Weights of `sides` under `name`, different from each other.
+fn weights(name: &str, sides: &[usize]) -> Tensor {
+    let count: usize = sides.iter().product();
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let value = |at: usize| ((at * 37 + name.len() * 11) % 101) as f32 / 101.0 - 0.45;
+    Tensor {
+        dims: sides.iter().map(|side| i64::try_from(*side).unwrap()).collect(),
+        data_type: 1,
+        name: name.to_owned(),
+        raw_data: (0..count).flat_map(|at| value(at).to_le_bytes()).collect::<Vec<_>>().into(),
+    }
+}
+
+/// A `ValueInfoProto` of floats: `name`, any batch, `channels`, [`SIDE`] twice.
+fn value(name: &str, channels: usize) -> Bytes {
+    let field = |number: u8, content: &[u8]| {
+        [&[number << 3 | 2, u8::try_from(content.len()).unwrap()], content].concat()
+    };
+    let side = |side: usize| field(1, &[0x08, u8::try_from(side).unwrap()]);
+    let shape = [field(1, &field(2, b"n")), side(channels), side(SIDE), side(SIDE)].concat();
+    let tensor = [vec![0x08, 1], field(2, &shape)].concat();
+    [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat().into()
+}
+
+fn convolution(input: &str, output: &str, group: usize) -> Node {
+    let names = ["", "/w", "/b"]
+        .map(|part| if part.is_empty() { input.to_owned() } else { output.to_owned() + part });
+    let mut node = Node::new("Conv", names.to_vec(), output.to_owned());
+    node.attribute.push(Attribute::number("group", i64::try_from(group).unwrap()));
+    node
+}
+
+/// Convolution, slopes, convolution in `groups` of `places`, slopes, convolution.
+fn model(groups: usize, places: usize) -> Model {
+    let channels = groups * places;
+    let bend = |input: &str, output: &str| {
+        Node::new("PRelu", vec![input.to_owned(), output.to_owned() + "/s"], output.to_owned())
+    };
+    let tensors = [
+        weights("a/w", &[channels, 3, 1, 1]),
+        weights("a/b", &[channels]),
+        weights("b/s", &[channels, 1, 1]),
+        weights("c/w", &[channels, places, 3, 3]),
+        weights("c/b", &[channels]),
+        weights("d/s", &[channels, 1, 1]),
+        weights("e/w", &[5, channels, 1, 1]),
+        weights("e/b", &[5]),
+    ];
+    Model {
+        ir_version: 6,
+        opset_import: vec![Bytes::from_static(&[0x10, 11])],
+        graph: Some(Graph {
+            name: "g".to_owned(),
+            node: vec![
+                convolution("x", "a", 1),
+                bend("a", "b"),
+                convolution("b", "c", groups),
+                bend("c", "d"),
+                convolution("d", "e", 1),
+            ],
+            initializer: tensors.iter().map(|tensor| tensor.encode_to_vec().into()).collect(),
+            input: vec![value("x", 3)],
+            output: vec![Bytes::from_static(&[0x0A, 1, b'e'])],
+            ..Graph::default()
+        }),
+        ..Model::default()
+    }
+}
+
+/// All outputs of the reference for some input, one after the other.
+fn computed(model: &[u8], input: &[f32]) -> Vec<f32> {
+    let runtime = Runtime::load(&models(), None).unwrap();
+    let mut session = runtime.session(model, Provider::Cpu, 1).unwrap();
+    let side = (input.len() / 3).isqrt();
+    let mut tensor = Input::new([1, 3, side, side]);
+    tensor.values_mut().copy_from_slice(input);
+    tensor.run(&mut session, |outputs| outputs.concat()).unwrap()
+}
+
+fn assert_same(model: &[u8], input: &[f32]) {
+    let rewrite = rewritten(model).unwrap();
+    let (before, after) = (computed(model, input), computed(&rewrite, input));
+    let most = before.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    assert!(before.len() == after.len() && most > 0.0);
+    for (b, a) in before.iter().zip(after) {
+        assert!((b - a).abs() <= 1e-4 * most, "{b} became {a}");
+    }
+    assert_eq!(rewritten(&rewrite), None, "nothing is left to do");
+}
+
+/// Numbers between -0.5 and 0.6 for an input of `side`.
+fn input(side: usize) -> Vec<f32> {
+    let bytes = weights("x", &[3 * side * side]).raw_data;
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+}
+
+#[test]
+fn the_models_compute_what_they_computed() {
+    let pack = ModelPack::load(&models().join("research")).unwrap();
+    let crop = &probes::crops()[0];
+    let samples: Vec<f32> = crop.iter().map(|sample| f32::from(*sample) / 127.5 - 1.0).collect();
+    assert_same(&pack.recogniser_model, &samples);
+    assert_same(&pack.detector_model, &input(96));
+}
+
+#[test]
+fn convolutions_of_one_input_are_joined() {
+    let family = |channels: &[usize], opset: u8, edit: fn(&mut Graph)| {
+        let name = |at: usize| ["p", "q", "r"][at];
+        let mut graph =
+            Graph { name: "g".to_owned(), input: vec![value("x", 3)], ..Graph::default() };
+        for (at, outputs) in channels.iter().enumerate() {
+            graph.node.push(convolution("x", name(at), 1));
+            graph.output.push(vec![0x0A, 1, name(at).as_bytes()[0]].into());
+            for (part, sides) in [("/w", &[*outputs, 3, 1, 1][..]), ("/b", &[*outputs])] {
+                let tensor = weights(&(name(at).to_owned() + part), sides);
+                graph.initializer.push(tensor.encode_to_vec().into());
+            }
+        }
+        edit(&mut graph);
+        let opset_import = vec![vec![0x10, opset].into()];
+        Model { ir_version: 6, graph: Some(graph), opset_import, ..Model::default() }
+            .encode_to_vec()
+    };
+    for channels in [&[2, 8, 20][..], &[1, 1], &[20, 28]] {
+        assert_same(&family(channels, 11, |_| ()), &input(SIDE));
+    }
+    assert_eq!(rewritten(&family(&[16, 32], 11, |_| ())), None, "nothing is gained");
+    assert_eq!(rewritten(&family(&[2, 8], 13, |_| ())), None, "Split differs there");
+    let strides: fn(&mut Graph) = |graph| graph.node[1].attribute.push(Attribute::number("s", 2));
+    assert_eq!(rewritten(&family(&[2, 8], 11, strides)), None, "they do not do the same");
+}
+
+#[test]
+fn groups_of_two_to_four_are_taken_apart() {
+    for (groups, places) in [(16, 2), (17, 3), (32, 4)] {
+        assert_same(&model(groups, places).encode_to_vec(), &input(SIDE));
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_left_alone() {
+    assert_eq!(rewritten(&model(16, 1).encode_to_vec()), None, "depthwise already");
+    assert_eq!(rewritten(&model(8, 2).encode_to_vec()), None, "too few groups");
+    assert_eq!(rewritten(&model(16, 5).encode_to_vec()), None, "too large groups");
+    let edits: [fn(&mut Graph); 6] = [
+        |graph| graph.output.push(Bytes::from_static(&[0x0A, 1, b'b'])),
+        |graph| graph.node.push(Node::new("Relu", vec!["c".to_owned()], "f".to_owned())),
+        |graph| graph.node[1].op_type = "Relu".to_owned(),
+        |graph| graph.node[4] = convolution("d", "e", 2),
+        |graph| graph.node[0].attribute.push(Bytes::from_static(&[0xA0, 1, 5])),
+        |graph| {
+            let mut short = weights("c/w", &[32, 2, 3, 3]);
+            short.raw_data = short.raw_data.slice(4..);
+            graph.initializer[3] = short.encode_to_vec().into();
+        },
+    ];
+    for (number, edit) in edits.iter().enumerate() {
+        let mut edited = model(16, 2);
+        edit(edited.graph.as_mut().unwrap());
+        assert_eq!(rewritten(&edited.encode_to_vec()), None, "edit {number}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(at in 0_usize..2_000, byte: u8) {
+        let mut bytes = model(16, 2).encode_to_vec();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let _ = rewritten(&bytes);
+        let _ = rewritten(&bytes[..at]);
+    }
+}
