@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use sha2::{Digest, Sha256};
 
+use super::calibrate::{people, progress};
 use super::exit::{Exit, Failure};
-use super::{Outcome, output};
+use super::{Outcome, files, output};
 use crate::pipeline::{
-    PipelineSettings, ProviderSpeed, Trial, compare_providers, fetch, list_packs,
+    PipelineSettings, ProviderSpeed, RangeMeter, Trial, compare_providers, fetch, list_packs,
 };
 
 /// What to do with model packs.
@@ -19,6 +21,8 @@ pub(super) enum ModelsCommand {
     Fetch(PlaceArgs),
     /// Measure how fast each execution provider runs the models on this machine
     Bench(BenchArgs),
+    /// Measure a pack's ranges for eight bits on photos of many people (models/README.md)
+    Ranges(RangesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +50,20 @@ pub(super) struct BenchArgs {
     max_batch: usize,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct RangesArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Folder with PERSON/PHOTO.jpg of a few hundred people; the first photo of each is looked at
+    photos: PathBuf,
+    /// The pack
+    #[arg(long, default_value = "research")]
+    pack: String,
+    /// Where the ranges go; a new file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
 pub(super) fn run(command: &ModelsCommand, json: bool) -> Outcome {
     match command {
         ModelsCommand::List(place) => list(place, json),
@@ -54,6 +72,7 @@ pub(super) fn run(command: &ModelsCommand, json: bool) -> Outcome {
             list(place, json)
         }
         ModelsCommand::Bench(args) => bench(args, json),
+        ModelsCommand::Ranges(args) => ranges(args, json),
     }
 }
 
@@ -106,6 +125,46 @@ fn bench(args: &BenchArgs, json: bool) -> Outcome {
     let table = compare_providers(&settings, told).map_err(Failure::usage)?;
     if json {
         output::print_value(&table)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Fewer faces leave rare ones outside of the ranges.
+const FACES_WANTED: usize = 300;
+
+fn ranges(args: &RangesArgs, json: bool) -> Outcome {
+    fetch::ensure(&args.place.models_dir).map_err(Failure::usage)?;
+    let people = people(&args.photos)?;
+    let settings = PipelineSettings {
+        models_dir: args.place.models_dir.clone(),
+        pack: args.pack.clone(),
+        ..PipelineSettings::default()
+    };
+    let mut meter = RangeMeter::new(&settings).map_err(Failure::usage)?;
+    let bar = progress(people.len() as u64);
+    let mut used = 0;
+    for photo in people.iter().filter_map(|person| person.photos.first()) {
+        used += usize::from(meter.look(&files::read(photo)?).map_err(Failure::internal)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if used == 0 {
+        return Err(Failure::new(Exit::Usage, "no face in any of the photos").about(&args.photos));
+    }
+    let bytes = meter.bytes();
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    files::write_new(&args.out, &bytes)?;
+    if json {
+        output::print_value(&serde_json::json!({ "faces": used, "sha256": sha256 }))?;
+        return Ok(Exit::Ok);
+    }
+    say!("{used} faces of {} photos, five views each; for the manifest:\n", people.len());
+    say!("[recogniser.ranges]");
+    say!("file = {:?}", args.out.file_name().unwrap_or_default());
+    say!("sha256 = {sha256:?}");
+    say!("float = []");
+    if used < FACES_WANTED {
+        say!("\nFewer than {FACES_WANTED} faces: rare ones may lie outside of the ranges.");
     }
     Ok(Exit::Ok)
 }

@@ -45,7 +45,7 @@ pub(super) struct ServeArgs {
     /// Directory of the model packs
     #[arg(long, env = "ASSENT_MODELS_DIR", value_name = "DIR")]
     models_dir: Option<PathBuf>,
-    /// Execution provider: auto, cpu, openvino, openvino-bf16, cuda, tensorrt
+    /// Execution provider: auto, cpu, openvino, openvino-bf16, openvino-int8, cuda, tensorrt
     #[arg(long, env = "ASSENT_PROVIDER")]
     provider: Option<ProviderChoice>,
 }

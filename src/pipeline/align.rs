@@ -18,11 +18,18 @@ pub(super) const TEMPLATE: Landmarks = [
 /// The 112 x 112 RGB crop around `points`; `None` where the landmarks coincide.
 pub(super) fn crop(image: &impl Picture, points: &Landmarks) -> Option<Zeroizing<Vec<u8>>> {
     let to_frame = Similarity::between(points, &TEMPLATE)?.inverse();
+    #[expect(clippy::cast_precision_loss, reason = "below 112")]
+    let at = |x: usize, y: usize| to_frame.apply([x as f32, y as f32]);
+    let last = CROP - 1;
+    let corners = [at(0, 0), at(last, 0), at(0, last), at(last, last)];
+    let inside = corners
+        .iter()
+        .all(|[x, y]| has_square(*x, image.width()) && has_square(*y, image.height()));
     let mut crop = Zeroizing::new(vec![0; CROP_BYTES]);
-    for (i, pixel) in crop.chunks_exact_mut(3).enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "below 112")]
-        let at = to_frame.apply([(i % CROP) as f32, (i / CROP) as f32]);
-        pixel.copy_from_slice(&sample(image, at));
+    for (y, row) in crop.as_chunks_mut::<{ 3 * CROP }>().0.iter_mut().enumerate() {
+        for (x, pixel) in row.as_chunks_mut().0.iter_mut().enumerate() {
+            *pixel = if inside { sample_inside(image, at(x, y)) } else { sample(image, at(x, y)) };
+        }
     }
     Some(crop)
 }
@@ -31,16 +38,43 @@ pub(super) fn crop(image: &impl Picture, points: &Landmarks) -> Option<Zeroizing
 const BITS: i32 = 8;
 
 /// The bilinear sample of `image` at a point; what lies outside counts as black.
+#[inline]
 pub(super) fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
-    let (Some((left, fx)), Some((top, fy))) = (split(x, image.width()), split(y, image.height()))
-    else {
+    let near = |at: f32, side: usize| at > -1.0 && at < bound(side);
+    if !near(x, image.width()) || !near(y, image.height()) {
         return [0; 3];
-    };
-    let [p, q, r, s] = image.square_or_black(left, top);
-    let (upper, lower) = (mix(p, q, fx), mix(r, s, fx));
+    }
+    let ((left, fx), (top, fy)) = (split(x), split(y));
+    mix(image.square_or_black(left, top), fx, fy)
+}
+
+/// The same where the point and its neighbours [lie inside](has_square).
+#[inline]
+fn sample_inside(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
+    let ((left, fx), (top, fy)) = (split(x), split(y));
+    mix(image.square(left.unsigned_abs() as usize, top.unsigned_abs() as usize), fx, fy)
+}
+
+/// Whether `at` and the next pixel are among `side` pixels. A hundredth is kept for rounding: the
+/// corners of a crop stand for all of it.
+fn has_square(at: f32, side: usize) -> bool {
+    at >= 0.01 && at < bound(side) - 1.01
+}
+
+#[expect(clippy::cast_precision_loss, reason = "below 65,536")]
+fn bound(side: usize) -> f32 {
+    side as f32
+}
+
+/// The mean of four pixels, the right and the lower ones with these shares.
+#[inline]
+fn mix(square: [[u8; 3]; 4], right: i32, lower: i32) -> [u8; 3] {
+    let [a, b, c, d] = square.map(|pixel| pixel.map(i32::from));
     let half = 1 << (2 * BITS - 1);
-    std::array::from_fn(|c| {
-        let sum = (upper[c] << BITS) + (lower[c] - upper[c]) * fy + half;
+    std::array::from_fn(|i| {
+        let upper = (a[i] << BITS) + (b[i] - a[i]) * right;
+        let under = (c[i] << BITS) + (d[i] - c[i]) * right;
+        let sum = (upper << BITS) + (under - upper) * lower + half;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -52,21 +86,13 @@ pub(super) fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
     })
 }
 
-fn mix(p: [u8; 3], q: [u8; 3], share: i32) -> [i32; 3] {
-    std::array::from_fn(|c| {
-        let (p, q) = (i32::from(p[c]), i32::from(q[c]));
-        (p << BITS) + (q - p) * share
-    })
-}
-
-/// The pixel before `at` and the share of the next; `None` where a side of `side` pixels has
-/// nothing near. Truncation of a positive number stands for rounding down, which is slow on plain
-/// x86-64.
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "below 65,536")]
-fn split(at: f32, side: usize) -> Option<(i32, i32)> {
-    let near = at > -1.0 && at < side as f32;
-    let share = || ((at + 1.0) * (1 << BITS) as f32) as i32;
-    near.then(share).map(|fixed| ((fixed >> BITS) - 1, fixed & ((1 << BITS) - 1)))
+/// The pixel before `at`, which is above -1 and not far, and the share of the next. Truncation of
+/// a positive number stands for rounding down, which is slow on plain x86-64.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "below 65,536")]
+fn split(at: f32) -> (i32, i32) {
+    let fixed = ((at + 1.0) * 256.0) as i32;
+    ((fixed >> BITS) - 1, fixed & ((1 << BITS) - 1))
 }
 
 #[cfg(test)]
@@ -86,6 +112,30 @@ mod tests {
     fn a_face_on_the_template_is_copied_as_it_is() {
         let image = ramp();
         assert_eq!(crop(&image, &TEMPLATE).unwrap().as_slice(), image.rgb());
+    }
+
+    #[test]
+    fn a_crop_inside_is_what_its_points_are() {
+        let mut image = Image::black(200, 150);
+        for (i, byte) in image.rgb_mut().iter_mut().enumerate() {
+            *byte = u8::try_from(i * 31 % 251).unwrap();
+        }
+        for (a, b, tx, ty, inside) in [
+            (0.8, 0.1, 40.0, 20.0, true),
+            (1.3, 0.0, 0.01, 0.02, true),
+            (1.2, 0.3, -9.0, 8.0, false),
+        ] {
+            let to_frame = Similarity { a, b, tx, ty };
+            let points = TEMPLATE.map(|point| to_frame.apply(point));
+            let exact = Similarity::between(&points, &TEMPLATE).unwrap().inverse();
+            let crop = crop(&image, &points).unwrap();
+            for (i, pixel) in crop.as_chunks().0.iter().enumerate() {
+                #[expect(clippy::cast_precision_loss, reason = "below 112")]
+                let at = exact.apply([(i % CROP) as f32, (i / CROP) as f32]);
+                assert_eq!(*pixel, sample(&image, at), "{i}");
+            }
+            assert_eq!(crop.as_chunks().0.contains(&[0, 0, 0]), !inside);
+        }
     }
 
     #[test]

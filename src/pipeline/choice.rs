@@ -19,8 +19,6 @@ use super::runtime::{InferenceError, Provider, Runtime, RuntimeError};
 use super::settings::ProviderChoice;
 use crate::types::Embedding;
 
-/// Least cosine between a provider's embedding and the reference's (DESIGN 6).
-const AGREEMENT: f32 = 0.998;
 /// How long a candidate is timed.
 const MEASURED: Duration = Duration::from_millis(120);
 /// The reference.
@@ -72,7 +70,8 @@ pub enum ChoiceError {
     /// It computes something else.
     #[error(
         "the provider {provider} disagrees with the reference: cosine {agreement:.4}, at least \
-             {AGREEMENT} is needed"
+             {} is needed",
+        provider.least_agreement()
     )]
     Disagrees {
         /// The provider.
@@ -128,16 +127,21 @@ fn fastest(table: &[Candidate]) -> Provider {
     best(table, |faces_per_second, _| faces_per_second)
 }
 
-/// The provider that finds faces fastest among those whose embeddings agree.
+/// The provider that finds faces fastest among those whose embeddings agree. Only recognisers are
+/// computed in eight bits.
 pub(super) fn fastest_detector(table: &[Candidate]) -> Provider {
-    best(table, |_, detector_ms| -detector_ms)
+    let detects = |candidate: &&Candidate| candidate.provider != Provider::OpenVinoInt8;
+    let table: Vec<Candidate> = table.iter().filter(detects).cloned().collect();
+    best(&table, |_, detector_ms| -detector_ms)
 }
 
 /// The provider that agrees and has the highest `score` of its faces a second and its
 /// milliseconds a detection.
 fn best(table: &[Candidate], score: impl Fn(f32, f32) -> f32) -> Provider {
     let scores = table.iter().filter_map(|candidate| match candidate.trial {
-        Trial::Runs { faces_per_second, agreement, detector_ms } if agreement >= AGREEMENT => {
+        Trial::Runs { faces_per_second, agreement, detector_ms }
+            if agreement >= candidate.provider.least_agreement() =>
+        {
             Some((candidate.provider, score(faces_per_second, detector_ms)))
         }
         Trial::Runs { .. } | Trial::Fails { .. } => None,
@@ -234,7 +238,7 @@ fn agreement(
 ) -> Result<f32, ChoiceError> {
     let cosines = embeddings.iter().zip(reference).map(|(a, b)| a.cosine(b).get());
     let agreement = cosines.fold(1.0, f32::min);
-    if agreement < AGREEMENT {
+    if agreement < provider.least_agreement() {
         return Err(ChoiceError::Disagrees { provider, agreement });
     }
     Ok(agreement)
@@ -269,10 +273,13 @@ mod tests {
         let table = [
             runs(Provider::Cpu, 50.0, 1.0),
             runs(Provider::OpenVinoF32, 100.0, 0.9999),
-            runs(Provider::OpenVinoBf16, 300.0, 0.95),
+            runs(Provider::OpenVinoBf16, 300.0, 0.995),
+            runs(Provider::OpenVinoInt8, 400.0, 0.985),
             failed,
         ];
         assert_eq!(fastest(&table), Provider::OpenVinoF32);
+        let rounded = runs(Provider::OpenVinoInt8, 400.0, 0.995);
+        assert_eq!(fastest(&[table[1].clone(), rounded]), Provider::OpenVinoInt8);
         assert_eq!(fastest(&[]), Provider::Cpu);
     }
 }

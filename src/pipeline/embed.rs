@@ -1,12 +1,14 @@
 //! Aligned crops -> embeddings, several at once.
 
-use ndarray::ArrayView2;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use ndarray::ArrayView2;
 use ort::session::Session;
 
 use super::frame::{CROP, CROP_BYTES};
 use super::pack::{ModelPack, RecogniserSpec};
+use super::rewrite::quantised;
 use super::runtime::{InferenceError, Provider, Runtime, RuntimeError, Tensor};
 use crate::types::Embedding;
 
@@ -27,7 +29,14 @@ impl Recogniser {
         provider: Provider,
         threads: usize,
     ) -> Result<Self, RuntimeError> {
-        let session = runtime.session(&pack.recogniser_model, provider, threads)?;
+        let model = match (provider, &pack.ranges) {
+            (Provider::OpenVinoInt8, None) => return Err(RuntimeError::NoRanges),
+            (Provider::OpenVinoInt8, Some((spec, ranges))) => {
+                Cow::Owned(quantised(&pack.recogniser_model, ranges, &spec.float)?)
+            }
+            _ => Cow::Borrowed(&pack.recogniser_model),
+        };
+        let session = runtime.session(&model, provider, threads)?;
         let (input, spec) = (Tensor::new([1, 3, CROP, CROP]), pack.recogniser.clone());
         Ok(Self { session, spec, input, used: BTreeSet::new() })
     }
@@ -65,7 +74,7 @@ impl Recogniser {
 }
 
 /// Interleaved bytes -> normalised planes.
-fn fill(crop: &[u8], spec: &RecogniserSpec, planes: &mut [f32]) {
+pub(super) fn fill(crop: &[u8], spec: &RecogniserSpec, planes: &mut [f32]) {
     let normalisation = spec.normalisation();
     for (channel, plane) in planes.chunks_exact_mut(CROP * CROP).enumerate() {
         let from = spec.colour.source(channel);

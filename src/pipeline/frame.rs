@@ -85,6 +85,7 @@ pub(super) trait Picture {
     }
 
     /// The same, black where outside.
+    #[inline]
     fn square_or_black(&self, x: i32, y: i32) -> [[u8; 3]; 4] {
         let inside = |at: i32, side: usize| usize::try_from(at).ok().filter(|at| *at < side);
         let sides = (self.width(), self.height());
@@ -138,10 +139,12 @@ impl Picture for Image {
         &self.rgb[y * bytes..(y + 1) * bytes]
     }
 
+    #[inline]
     fn pixel(&self, x: usize, y: usize) -> [u8; 3] {
         self.rgb.as_chunks().0[y * self.width + x]
     }
 
+    #[inline]
     fn square(&self, x: usize, y: usize) -> [[u8; 3]; 4] {
         let first = y * self.width + x;
         let pixels = &self.rgb.as_chunks().0[first..first + self.width + 2];

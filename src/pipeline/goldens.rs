@@ -21,7 +21,7 @@ use super::job::{Company, FaceDemands, StageTimings};
 use super::pack::ModelPack;
 use super::runtime::{Provider, Runtime};
 use super::settings::PipelineSettings;
-use super::stages::{ModelStages, Parts, Stages, Wide};
+use super::stages::{ModelStages, Parts, Shared, Stages};
 use super::tuning::Plan;
 use super::{decode, fetch, probes};
 use crate::types::Embedding;
@@ -121,8 +121,8 @@ fn worst_cosine(provider: Provider) -> f32 {
             providers: Vec::new(),
         };
         let parts = Parts { runtime: &runtime, pack: &pack, plan: &plan, settings: &settings };
-        let wide = Arc::new(Wide::warm(&parts).unwrap());
-        let mut stages = ModelStages::warm(&parts, Some(wide)).unwrap();
+        let shared = Arc::new(Shared::warm(&parts).unwrap());
+        let mut stages = ModelStages::warm(&parts, shared).unwrap();
         let goldens = Golden::all().into_iter().filter(|golden| golden.detector_size == size);
         for (golden, alone) in goldens.flat_map(|golden| [(golden.clone(), false), (golden, true)])
         {
@@ -130,7 +130,7 @@ fn worst_cosine(provider: Provider) -> f32 {
             let mut timings = StageTimings::default();
             let demands =
                 FaceDemands { min_eye_distance_px: 0.0, company: Company::Any, live: false };
-            let face = stages.face(frame, demands, alone, &mut timings).unwrap();
+            let face = stages.face(frame, demands, &mut timings).unwrap();
             let found = stages.embed(&[face], alone).unwrap().remove(0);
             let wanted = Embedding::normalise(golden.embedding.clone()).unwrap();
             let cosine = found.cosine(&wanted).get();
@@ -179,10 +179,11 @@ fn f32_agrees_with_the_reference_from_photo_to_vector() {
 }
 
 #[test]
-fn bf16_agrees_with_the_reference_from_photo_to_vector() {
+fn bf16_and_int8_agree_with_the_reference_from_photo_to_vector() {
     if runs(Provider::OpenVinoBf16) {
         assert!(worst_landmark(Provider::OpenVinoBf16) <= 1.5);
         assert!(worst_cosine(Provider::OpenVinoBf16) >= 0.997);
+        assert!(worst_cosine(Provider::OpenVinoInt8) >= 0.99);
     } else {
         eprintln!("left out: no OpenVINO here");
     }

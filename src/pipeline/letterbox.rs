@@ -61,12 +61,15 @@ struct Rows {
     kept: [(Option<usize>, Wiped<f32>); 2],
     /// For a row of the frame that does not lie ready as RGB.
     scratch: Wiped<u8>,
+    /// For one colour of it.
+    plane: Wiped<f32>,
 }
 
 impl Rows {
     fn new(from: usize, width: usize) -> Self {
         let row = || (None, Wiped::zeros(width * 3));
-        Self { width, kept: [row(), row()], scratch: Wiped::zeros(from * 3) }
+        let (scratch, plane) = (Wiped::zeros(from * 3), Wiped::zeros(from));
+        Self { width, kept: [row(), row()], scratch, plane }
     }
 
     /// Makes row `y` present without touching row `keep`, and says where.
@@ -77,21 +80,24 @@ impl Rows {
         let victim = usize::from(self.kept[0].0 == Some(keep));
         let (row, samples) = &mut self.kept[victim];
         *row = Some(y);
-        scale_row(image.row(y, &mut self.scratch), taps, self.width, samples);
+        let source = image.row(y, &mut self.scratch);
+        scale_row(source, taps, self.width, &mut self.plane, samples);
         victim
     }
 }
 
-fn scale_row(source: &[u8], taps: &Taps, width: usize, out: &mut [f32]) {
+/// `plane` has room for a row of the source.
+fn scale_row(source: &[u8], taps: &Taps, width: usize, plane: &mut [f32], out: &mut [f32]) {
     let pixels = source.as_chunks::<3>().0;
-    let (red, rest) = out.split_at_mut(width);
-    let (green, blue) = rest.split_at_mut(width);
-    let planes = red.iter_mut().zip(green).zip(blue);
-    for ((near, far, weight), ((red, green), blue)) in taps.0.iter().zip(planes) {
-        let (p, q) = (pixels[*near].map(f32::from), pixels[*far].map(f32::from));
-        *red = p[0] + (q[0] - p[0]) * weight;
-        *green = p[1] + (q[1] - p[1]) * weight;
-        *blue = p[2] + (q[2] - p[2]) * weight;
+    let plane = &mut plane[..pixels.len()];
+    for (channel, out) in out.chunks_exact_mut(width).enumerate() {
+        for (sample, pixel) in plane.iter_mut().zip(pixels) {
+            *sample = f32::from(pixel[channel]);
+        }
+        for ((near, far, weight), out) in taps.0.iter().zip(out) {
+            let (p, q) = (plane[*near], plane[*far]);
+            *out = p + (q - p) * weight;
+        }
     }
 }
 

@@ -40,6 +40,7 @@ mod pack;
 mod probes;
 mod quality;
 mod queue;
+mod ranges;
 mod rewrite;
 mod runtime;
 mod settings;
@@ -70,6 +71,8 @@ pub use onnx::OnnxError;
 pub use pack::{ModelPack, PackError, PackInfo, PackListing, list_packs};
 pub use quality::QualityThresholds;
 pub use queue::Counters;
+pub use ranges::RangeMeter;
+pub use rewrite::QuantiseError;
 pub use runtime::{InferenceError, Provider, RuntimeError};
 pub use settings::{PipelineSettings, ProviderChoice, SettingFault, UnknownProvider};
 pub use tuning::{Plan, ProviderSpeed, compare_providers};
@@ -77,7 +80,7 @@ pub use tuning::{Plan, ProviderSpeed, compare_providers};
 use crate::types::ModelContract;
 use queue::{Closed, Queue, QueueShape};
 use runtime::Runtime;
-use stages::{ModelStages, Parts, Wide};
+use stages::{ModelStages, Parts, Shared};
 
 /// Turns frames into embeddings.
 ///
@@ -316,11 +319,11 @@ fn load_pack(settings: &PipelineSettings) -> Result<ModelPack, StartError> {
 
 /// The stages of all workers, loaded side by side.
 fn warm(parts: &Parts<'_>) -> Result<Vec<ModelStages>, ChoiceError> {
-    let wide = parts.plan.wide.then(|| Wide::warm(parts).map(Arc::new)).transpose()?;
+    let shared = Arc::new(Shared::warm(parts)?);
     std::thread::scope(|scope| {
         let one = || {
-            let wide = wide.clone();
-            scope.spawn(|| ModelStages::warm(parts, wide))
+            let shared = Arc::clone(&shared);
+            scope.spawn(|| ModelStages::warm(parts, shared))
         };
         let loading: Vec<_> = (0..parts.settings.workers()).map(|_| one()).collect();
         loading.into_iter().map(joined).collect()

@@ -46,6 +46,8 @@ pub struct ModelPack {
     pub(super) detector_model: Vec<u8>,
     pub(super) recogniser: RecogniserSpec,
     pub(super) recogniser_model: Vec<u8>,
+    /// What the recogniser is computed in eight bits with, where the pack has it.
+    pub(super) ranges: Option<(RangesSpec, Vec<u8>)>,
     /// The liveness model, where the pack has one.
     pub(super) liveness: Option<(LivenessSpec, Vec<u8>)>,
     calibration: Vec<u8>,
@@ -62,6 +64,9 @@ impl ModelPack {
             let model = read_model(dir, &spec.file, &spec.sha256)?;
             Ok::<_, PackError>((spec, model))
         };
+        let read_ranges = |spec: &RangesSpec| {
+            Ok::<_, PackError>((spec.clone(), read_hashed(dir, &spec.file, &spec.sha256)?))
+        };
         let mut recogniser_model = read_model(dir, &recogniser.file, &recogniser.sha256)?;
         onnx::free_batch(&mut recogniser_model)
             .map_err(|source| PackError::Model { file: recogniser.file.clone(), source })?;
@@ -70,6 +75,7 @@ impl ModelPack {
             detector_model: read_model(dir, &detector.file, &detector.sha256)?,
             detector,
             recogniser_model,
+            ranges: recogniser.ranges.as_ref().map(read_ranges).transpose()?,
             recogniser,
             liveness: liveness.map(read_liveness).transpose()?,
             calibration: read_hashed(dir, &calibration.file, &calibration.sha256)?,
@@ -271,6 +277,17 @@ pub(super) struct RecogniserSpec {
     std: f32,
     pub(super) colour: ColourOrder,
     pub(super) width: usize,
+    ranges: Option<RangesSpec>,
+}
+
+/// `[recogniser.ranges]` of a manifest.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RangesSpec {
+    file: String,
+    sha256: String,
+    /// The pointwise convolutions that stay as they are, by number.
+    pub(super) float: Vec<usize>,
 }
 
 /// Templates to which faces are aligned.
@@ -313,7 +330,9 @@ impl Manifest {
         let coarsest = self.detector.strides.iter().copied().max().unwrap_or(0);
         let fits = |side: &usize| coarsest > 0 && *side > 0 && side.is_multiple_of(coarsest);
         let files = [&self.detector.file, &self.recogniser.file, &self.calibration.file];
-        let mut files = files.into_iter().chain(self.liveness.as_ref().map(|spec| &spec.file));
+        let ranges = self.recogniser.ranges.as_ref().map(|spec| &spec.file);
+        let liveness = self.liveness.as_ref().map(|spec| &spec.file);
+        let mut files = files.into_iter().chain(ranges).chain(liveness);
         if files.any(|name| Path::new(name).components().count() != 1) {
             Some("its files must lie in the pack's own folder")
         } else if self.recogniser.input != CROP {

@@ -123,7 +123,9 @@ pub enum ProviderChoice {
 
 /// A provider's name that is none.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("unknown provider {0:?}: use auto, cpu, openvino, openvino-bf16, cuda or tensorrt")]
+#[error(
+    "unknown provider {0:?}: use auto, cpu, openvino, openvino-bf16, openvino-int8, cuda or tensorrt"
+)]
 pub struct UnknownProvider(String);
 
 impl FromStr for ProviderChoice {

@@ -1,7 +1,7 @@
 //! The two stages of the work, as one worker does them: frame -> aligned face, and aligned faces
 //! -> embeddings.
 
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
@@ -24,12 +24,11 @@ use crate::types::{Embedding, Quality, QualityReason};
 
 /// What a worker can do. The pipeline's tests put other stages in place of the models.
 pub(super) trait Stages: Send {
-    /// Finds, judges and aligns the main face of `frame`. `alone`: nobody else needs the cores.
+    /// Finds, judges and aligns the main face of `frame`.
     fn face(
         &mut self,
         frame: Frame,
         demands: FaceDemands,
-        alone: bool,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError>;
 
@@ -69,30 +68,6 @@ impl From<DecodeError> for StageError {
 /// not good enough: they are off by up to 0.15 pixels there (bf16 against f32 on the goldens).
 const SMALL_FACE: f32 = 12.0;
 
-/// One session of each model.
-struct Models {
-    detector: Detector,
-    recogniser: Recogniser,
-}
-
-impl Models {
-    /// Loads both models and runs each input shape once, so that no request pays for that.
-    fn warm(parts: &Parts<'_>, threads: usize, batch_sizes: &[usize]) -> Result<Self, ChoiceError> {
-        let plan = parts.plan;
-        let detector = parts.detector(plan.detector, threads)?;
-        let mut recogniser = Recogniser::load(parts.runtime, parts.pack, plan.recogniser, threads)?;
-        recogniser
-            .warm(batch_sizes)
-            .map_err(|source| ChoiceError::Inference { provider: plan.recogniser, source })?;
-        Ok(Self { detector, recogniser })
-    }
-
-    fn scrub(&mut self) -> Result<(), InferenceError> {
-        self.detector.scrub()?;
-        self.recogniser.scrub()
-    }
-}
-
 /// What sessions are made of.
 pub(super) struct Parts<'a> {
     pub(super) runtime: &'a Runtime,
@@ -102,11 +77,20 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// A detector after a run of each input size, so that no request pays for that.
     fn detector(&self, provider: Provider, threads: usize) -> Result<Detector, ChoiceError> {
         let side = self.settings.detector_size as usize;
         let mut detector = Detector::load(self.runtime, self.pack, provider, threads, side)?;
         detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
         Ok(detector)
+    }
+
+    /// The recogniser after a run of each batch size.
+    fn recogniser(&self, threads: usize, sizes: &[usize]) -> Result<Recogniser, ChoiceError> {
+        let provider = self.plan.recogniser;
+        let mut recogniser = Recogniser::load(self.runtime, self.pack, provider, threads)?;
+        recogniser.warm(sizes).map_err(|source| ChoiceError::Inference { provider, source })?;
+        Ok(recogniser)
     }
 
     fn liveness(&self) -> Result<Option<Liveness>, ChoiceError> {
@@ -118,32 +102,48 @@ impl Parts<'_> {
     }
 }
 
-/// Sessions that compute with all cores, for a face that is alone in the pipeline. Shared by the
-/// workers.
-pub(super) struct Wide(Mutex<Models>);
+/// Sessions that the workers share: each takes memory, and is seldom asked.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Computes with all cores, for a face that is alone in the pipeline.
+    wide: Option<Mutex<Recogniser>>,
+    /// The detector in f32, for small faces, where the provider is coarse.
+    precise: Option<Mutex<Detector>>,
+}
 
-impl Wide {
+impl Shared {
+    /// Loads what the plan asks for and runs each input shape once.
     pub(super) fn warm(parts: &Parts<'_>) -> Result<Self, ChoiceError> {
-        let threads = parts.settings.workers();
-        Models::warm(parts, threads, &[1]).map(|models| Self(Mutex::new(models)))
+        let (plan, workers) = (parts.plan, parts.settings.workers());
+        let wide = plan.wide.then(|| parts.recogniser(workers, &[1])).transpose()?;
+        let precise = plan.detector.is_coarse().then(|| parts.detector(Provider::Cpu, 1));
+        Ok(Self { wide: wide.map(Mutex::new), precise: precise.transpose()?.map(Mutex::new) })
     }
 
-    /// The sessions, if nobody uses them just now.
-    fn try_use(&self) -> Option<MutexGuard<'_, Models>> {
-        match self.0.try_lock() {
-            Ok(models) => Some(models),
-            Err(TryLockError::Poisoned(models)) => Some(models.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
+    /// Overwrites what they still hold of faces. Whoever uses one now scrubs it when it is quiet.
+    fn scrub(&self) -> Result<(), InferenceError> {
+        if let Some(mut wide) = self.wide.as_ref().and_then(unused) {
+            wide.scrub()?;
         }
+        let precise = self.precise.as_ref().and_then(unused);
+        precise.map_or(Ok(()), |mut precise| precise.scrub())
     }
 }
 
-/// The real stages: one session of each model.
+/// A session that nobody uses just now.
+fn unused<T>(session: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match session.try_lock() {
+        Ok(session) => Some(session),
+        Err(TryLockError::Poisoned(session)) => Some(session.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// The real stages: one session of each model, and those that all workers share.
 pub(super) struct ModelStages {
-    own: Models,
-    wide: Option<Arc<Wide>>,
-    /// The same detector in f32, for small faces, where the provider is coarse.
-    precise: Option<Detector>,
+    detector: Detector,
+    recogniser: Recogniser,
+    shared: Arc<Shared>,
     /// Where the pack has it.
     liveness: Option<Liveness>,
     thresholds: QualityThresholds,
@@ -152,13 +152,11 @@ pub(super) struct ModelStages {
 
 impl ModelStages {
     /// Loads what one worker needs and runs each input shape once.
-    pub(super) fn warm(parts: &Parts<'_>, wide: Option<Arc<Wide>>) -> Result<Self, ChoiceError> {
-        let coarse = parts.plan.detector.is_coarse();
-        let precise = coarse.then(|| parts.detector(Provider::Cpu, 1)).transpose()?;
+    pub(super) fn warm(parts: &Parts<'_>, shared: Arc<Shared>) -> Result<Self, ChoiceError> {
         Ok(Self {
-            own: Models::warm(parts, 1, &parts.plan.batch_sizes)?,
-            wide,
-            precise,
+            detector: parts.detector(parts.plan.detector, 1)?,
+            recogniser: parts.recogniser(1, &parts.plan.batch_sizes)?,
+            shared,
             liveness: parts.liveness()?,
             thresholds: parts.settings.quality.clone(),
             frame_pixels: parts.settings.frame_pixels,
@@ -170,10 +168,9 @@ impl ModelStages {
         &mut self,
         image: &impl Picture,
         demands: FaceDemands,
-        alone: bool,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
-        let faces = timed(&mut timings.detect, || self.detect(image, demands, alone))?;
+        let faces = timed(&mut timings.detect, || self.detect(image, demands))?;
         timed(&mut timings.align, || {
             let aligned = self.align(image, &faces, demands).map_err(StageError::Refused)?;
             if demands.live { self.judge_liveness(image, &faces, aligned) } else { Ok(aligned) }
@@ -205,21 +202,17 @@ impl ModelStages {
         &mut self,
         image: &impl Picture,
         demands: FaceDemands,
-        alone: bool,
     ) -> Result<Vec<Face>, InferenceError> {
-        let faces = match wide(self.wide.as_deref(), alone) {
-            Some(mut wide) => wide.detector.detect(image)?,
-            None => self.own.detector.detect(image)?,
-        };
-        let scale = self.own.detector.scale(image);
-        let (Some(precise), Some(face)) = (&mut self.precise, main_face(&faces, image)) else {
+        let faces = self.detector.detect(image)?;
+        let scale = self.detector.scale(image);
+        let (Some(precise), Some(face)) = (&self.shared.precise, main_face(&faces, image)) else {
             return Ok(faces);
         };
         let eyes = face.eye_distance();
         if eyes * scale >= SMALL_FACE || eyes < demands.min_eye_distance_px {
             return Ok(faces);
         }
-        precise.detect(image)
+        precise.lock().unwrap_or_else(PoisonError::into_inner).detect(image)
     }
 
     /// Judges a crop that the caller has aligned.
@@ -246,11 +239,6 @@ impl ModelStages {
     }
 }
 
-/// The wide sessions, for a face that is alone.
-fn wide(wide: Option<&Wide>, alone: bool) -> Option<MutexGuard<'_, Models>> {
-    wide.filter(|_| alone)?.try_use()
-}
-
 fn timed<T>(spent: &mut Duration, work: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let done = work();
@@ -274,16 +262,15 @@ impl Stages for ModelStages {
         &mut self,
         frame: Frame,
         demands: FaceDemands,
-        alone: bool,
         timings: &mut StageTimings,
     ) -> Result<AlignedFace, StageError> {
         let limit = self.frame_pixels;
         match frame {
             Frame::Encoded(bytes) => {
                 let image = timed(&mut timings.decode, || decode::encoded(&bytes, limit))?;
-                self.find(&image, demands, alone, timings)
+                self.find(&image, demands, timings)
             }
-            Frame::Raw(raw) => self.find(&decode::raw(&raw, limit)?, demands, alone, timings),
+            Frame::Raw(raw) => self.find(&decode::raw(&raw, limit)?, demands, timings),
             Frame::Aligned(crop) => {
                 timed(&mut timings.align, || self.accept(crop)).map_err(StageError::Refused)
             }
@@ -295,18 +282,17 @@ impl Stages for ModelStages {
         faces: &[AlignedFace],
         alone: bool,
     ) -> Result<Vec<Embedding>, InferenceError> {
-        match wide(self.wide.as_deref(), alone && faces.len() == 1) {
-            Some(mut wide) => wide.recogniser.embed(faces),
-            None => self.own.recogniser.embed(faces),
+        let lone = self.shared.wide.as_ref().filter(|_| alone && faces.len() == 1);
+        match lone.and_then(unused) {
+            Some(mut wide) => wide.embed(faces),
+            None => self.recogniser.embed(faces),
         }
     }
 
     fn scrub(&mut self) -> Result<(), InferenceError> {
-        self.own.scrub()?;
-        self.precise.iter_mut().try_for_each(Detector::scrub)?;
+        self.detector.scrub()?;
+        self.recogniser.scrub()?;
         self.liveness.iter_mut().try_for_each(Liveness::scrub)?;
-        // Whoever uses them now scrubs them when it is quiet.
-        let wide = self.wide.as_deref().and_then(Wide::try_use);
-        wide.map_or(Ok(()), |mut wide| wide.scrub())
+        self.shared.scrub()
     }
 }

@@ -24,13 +24,14 @@ const MEASURED: Duration = Duration::from_millis(100);
 /// The same where people compare providers.
 const COMPARED: Duration = Duration::from_millis(500);
 /// A larger batch is used where it makes at least this many times as many faces a second as any
-/// smaller one. One of up to four may be a little slower by itself: it saves changing from model to
-/// model, whose weights push each other out of the cache, and that is not in the measurement. With
-/// more, buffers grow (10 MB a worker from four faces to eight), and the first face waits longer.
-const PAYS: [f32; 2] = [0.97, 1.05];
+/// smaller one. One of up to four may be slower by itself: it saves changing from model to model,
+/// whose weights push each other out of the cache, which gives a tenth more whole requests and is
+/// not in the measurement. With more, buffers grow (10 MB a worker from four faces to eight), and
+/// the first face waits longer.
+const PAYS: [f32; 2] = [0.9, 1.05];
 /// The largest batch of the first kind.
 const FEW: usize = 4;
-/// All cores work on a lone face where that makes it this many times as fast.
+/// All cores compute a lone embedding where that makes it this many times as fast.
 const WIDE_PAYS: f32 = 1.25;
 
 /// How the models are run.
@@ -42,7 +43,7 @@ pub struct Plan {
     pub detector: Provider,
     /// In what sizes faces share an inference; ascending, the first is 1.
     pub batch_sizes: Vec<usize>,
-    /// Whether a lone face is worked on by all cores.
+    /// Whether the embedding of a lone face is computed by all cores.
     pub wide: bool,
     /// Faces a second of all workers together, by batch size, as measured.
     pub faces_per_second: Vec<(usize, f32)>,
@@ -259,10 +260,12 @@ impl Bench<'_> {
         Ok(table)
     }
 
-    /// Faces a second, one after the other, of one session with `threads`.
+    /// Faces a second, one after the other, of one session with `threads`: the better of two
+    /// goes, since whatever else the machine does only slows them.
     fn alone(&self, threads: usize, time: Duration) -> Result<f32, ChoiceError> {
         let mut recogniser = self.recogniser(threads)?;
-        self.rate(&mut recogniser, &probes::crops()[..1], time)
+        let mut go = || self.rate(&mut recogniser, &probes::crops()[..1], time);
+        Ok(go()?.max(go()?))
     }
 
     fn rate(
@@ -292,7 +295,7 @@ mod tests {
         assert_eq!(sizes_that_pay(&amx), [1, 2, 4, 8]);
         assert_eq!(sizes_that_pay(&[(1, 210.0), (2, 212.0), (4, 208.0), (8, 198.0)]), [1, 2, 4]);
         assert_eq!(sizes_that_pay(&[(1, 100.0), (2, 120.0), (4, 121.0)]), [1, 2, 4]);
-        assert_eq!(sizes_that_pay(&[(1, 100.0), (2, 120.0), (4, 110.0)]), [1, 2]);
+        assert_eq!(sizes_that_pay(&[(1, 100.0), (2, 120.0), (4, 100.0)]), [1, 2]);
         assert_eq!(sizes_that_pay(&[(1, 333.0), (2, 342.0), (4, 355.0), (8, 360.0)]), [1, 2, 4]);
         // A dip in between is no end.
         assert_eq!(sizes_that_pay(&[(1, 100.0), (2, 90.0), (4, 150.0)]), [1, 2, 4]);

@@ -90,8 +90,7 @@ impl<S: Stages> Worker<'_, S> {
         self.dirty = true;
         let FrameJob { frame, demands, mut caller } = job;
         let start = Instant::now();
-        let alone = self.queue.holds_one();
-        let found = self.stages.face(frame, demands, alone, &mut caller.timings);
+        let found = self.stages.face(frame, demands, &mut caller.timings);
         self.queue.pace.frame_took(start.elapsed());
         match found {
             Ok(face) => self.queue.return_crop(CropJob { face, caller }),

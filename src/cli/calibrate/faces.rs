@@ -109,7 +109,8 @@ fn first_reason(quality: &Quality) -> &'static str {
     })
 }
 
-fn progress(photos: u64) -> ProgressBar {
+/// How far a run over so many photos is, on standard error.
+pub(in super::super) fn progress(photos: u64) -> ProgressBar {
     let bar = ProgressBar::new(photos);
     let style = "{bar:30} {pos}/{len} photos  {per_sec}  {eta} left";
     if let Ok(style) = ProgressStyle::with_template(style) {

@@ -24,7 +24,9 @@ use super::{Outcome, output};
 use crate::consent::Calibration;
 use crate::pipeline::{Pipeline, PipelineSettings, ProviderChoice, fetch};
 use faces::Faces;
+pub(super) use faces::progress;
 use findings::{Findings, Source};
+pub(super) use photos::people;
 use photos::{Groups, Person};
 use rates::Curve;
 
@@ -52,7 +54,7 @@ pub(super) struct CalibrateArgs {
     /// Directory of the model packs
     #[arg(long, env = "ASSENT_MODELS_DIR", default_value = "models", value_name = "DIR")]
     models_dir: PathBuf,
-    /// Execution provider: auto, cpu, openvino, openvino-bf16, cuda, tensorrt
+    /// Execution provider: auto, cpu, openvino, openvino-bf16, openvino-int8, cuda, tensorrt
     #[arg(long, env = "ASSENT_PROVIDER", default_value = "auto")]
     provider: ProviderChoice,
 }

@@ -12,9 +12,9 @@ const MOST_GROUPS: usize = 32;
 
 /// One folder, and the person's group where the file names one.
 #[derive(Debug)]
-pub(super) struct Person {
+pub(in super::super) struct Person {
     pub(super) name: String,
-    pub(super) photos: Vec<PathBuf>,
+    pub(in super::super) photos: Vec<PathBuf>,
     /// A place in [`Groups::names`].
     pub(super) group: Option<usize>,
 }
@@ -23,7 +23,7 @@ pub(super) struct Person {
 ///
 /// # Errors
 /// A folder that cannot be read, or fewer than two people in it.
-pub(super) fn people(folder: &Path) -> Result<Vec<Person>, Failure> {
+pub(in super::super) fn people(folder: &Path) -> Result<Vec<Person>, Failure> {
     let unreadable =
         |fault: std::io::Error| Failure::new(Exit::Usage, fault.to_string()).about(folder);
     let mut people = Vec::new();

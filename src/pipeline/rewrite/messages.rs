@@ -150,7 +150,25 @@ pub(super) struct Tensor {
 
 impl Tensor {
     /// `TensorProto.DataType.FLOAT`.
-    const FLOAT: i32 = 1;
+    pub(super) const FLOAT: i32 = 1;
+    /// `TensorProto.DataType.UINT8`.
+    pub(super) const UNSIGNED: i32 = 2;
+    /// `TensorProto.DataType.INT8`.
+    pub(super) const SIGNED: i32 = 3;
+
+    pub(super) fn floats(name: &str, dims: &[i64], values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self::bytes(name, Self::FLOAT, dims, bytes)
+    }
+
+    pub(super) fn bytes(name: &str, data_type: i32, dims: &[i64], bytes: Vec<u8>) -> Self {
+        Self { dims: dims.to_vec(), data_type, name: name.to_owned(), raw_data: bytes.into() }
+    }
+
+    /// Its floats.
+    pub(super) fn values(&self) -> Vec<f32> {
+        self.raw_data.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    }
 
     /// Its sides, if it has as many plain floats as they say.
     pub(super) fn sides(&self) -> Option<Vec<usize>> {
@@ -160,13 +178,17 @@ impl Tensor {
         (self.data_type == Self::FLOAT && bytes == self.raw_data.len()).then_some(sides)
     }
 
+    /// One of its [sides](Tensor::sides).
+    pub(super) fn side(&self, axis: usize) -> usize {
+        usize::try_from(self.dims[axis]).unwrap_or_default()
+    }
+
     /// Its slices along `axis` at `places`, in that order. It must have [`Tensor::sides`], and the
     /// places must lie within.
     pub(super) fn pick(&self, axis: usize, places: &[usize]) -> Self {
-        let [parts, slices] = [&self.dims[..axis], &self.dims[axis..=axis]]
-            .map(|dims| dims.iter().map(|side| side.unsigned_abs() as usize).product::<usize>());
+        let parts: usize = (0..axis).map(|before| self.side(before)).product();
         let part = self.raw_data.len() / parts.max(1);
-        let slice = part / slices.max(1);
+        let slice = part / self.side(axis).max(1);
         let mut raw_data = Vec::with_capacity(self.raw_data.len());
         for part in self.raw_data.chunks_exact(part.max(1)) {
             for place in places {

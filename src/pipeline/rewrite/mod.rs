@@ -1,11 +1,13 @@
-//! Rewrites a model so that a runtime's fast kernels fit it; what it computes stays.
+//! Rewrites a model so that a runtime's fast kernels fit it.
 //!
 //! # Invariants
-//! - The same products are added, at most in another order.
-//! - A model without the patterns, or one that is not understood, is left alone.
+//! - [`rewritten`] changes nothing of what is computed: the same products are added, at most in
+//!   another order. A model without its patterns, or one that is not understood, is left alone.
+//! - [`quantised`] rounds, and is used where a check at start finds that it rounds little.
 
 mod groups;
 mod messages;
+mod quantise;
 mod siblings;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +17,9 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use messages::{Graph, Model, Node, Tensor, Value};
+
+pub use quantise::QuantiseError;
+pub(super) use quantise::{Exposed, Range, exposed, quantised};
 
 /// Channels that a kernel works on at once.
 const LANES: usize = 16;
@@ -51,24 +56,30 @@ struct Change {
 
 impl Change {
     fn make(self, graph: &mut Graph) {
-        let Made { nodes: made, weights } = self.made;
-        let mut made = Some(made);
+        let Self { gone, at: place, mut made } = self;
+        let mut new = Some(std::mem::take(&mut made.nodes));
         for (at, node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
-            if at == self.at {
-                graph.node.extend(made.take().unwrap_or_default());
+            if at == place {
+                made.nodes.extend(new.take().unwrap_or_default());
             }
-            if !self.gone.contains(&at) {
-                graph.node.push(node);
+            if !gone.contains(&at) {
+                made.nodes.push(node);
             }
         }
-        let names = graph.node.iter().flat_map(|node| &node.input);
-        let used: HashSet<&str> = names.map(String::as_str).collect();
-        let is_used = |bytes: &Bytes| {
-            Tensor::decode(bytes.clone()).is_ok_and(|tensor| used.contains(&*tensor.name))
-        };
-        graph.initializer.retain(is_used);
-        graph.initializer.extend(weights.iter().map(|weights| weights.encode_to_vec().into()));
+        settle(graph, made);
     }
+}
+
+/// Gives `graph` these nodes, and the weights that they use: its own and the new.
+fn settle(graph: &mut Graph, made: Made) {
+    graph.node = made.nodes;
+    let names = graph.node.iter().flat_map(|node| &node.input);
+    let used: HashSet<&str> = names.map(String::as_str).collect();
+    let is_used = |bytes: &Bytes| {
+        Tensor::decode(bytes.clone()).is_ok_and(|tensor| used.contains(&*tensor.name))
+    };
+    graph.initializer.retain(is_used);
+    graph.initializer.extend(made.weights.iter().map(|weights| weights.encode_to_vec().into()));
 }
 
 /// New nodes in the order in which they run, and what they compute with.

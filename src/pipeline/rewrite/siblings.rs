@@ -47,7 +47,7 @@ impl<'a> Sibling<'a> {
     }
 
     fn outputs(&self) -> usize {
-        self.weights.dims[0].unsigned_abs() as usize
+        self.weights.side(0)
     }
 }
 

@@ -14,12 +14,8 @@ fn weights(name: &str, sides: &[usize]) -> Tensor {
     let count: usize = sides.iter().product();
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let value = |at: usize| ((at * 37 + name.len() * 11) % 101) as f32 / 101.0 - 0.45;
-    Tensor {
-        dims: sides.iter().map(|side| i64::try_from(*side).unwrap()).collect(),
-        data_type: 1,
-        name: name.to_owned(),
-        raw_data: (0..count).flat_map(|at| value(at).to_le_bytes()).collect::<Vec<_>>().into(),
-    }
+    let sides: Vec<i64> = sides.iter().map(|side| i64::try_from(*side).unwrap()).collect();
+    Tensor::floats(name, &sides, &(0..count).map(value).collect::<Vec<_>>())
 }
 
 /// A `ValueInfoProto` of floats: `name`, any batch, `channels`, [`SIDE`] twice.
@@ -101,8 +97,7 @@ fn assert_same(model: &[u8], input: &[f32]) {
 
 /// Numbers between -0.5 and 0.6 for an input of `side`.
 fn input(side: usize) -> Vec<f32> {
-    let bytes = weights("x", &[3 * side * side]).raw_data;
-    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    weights("x", &[3 * side * side]).values()
 }
 
 #[test]

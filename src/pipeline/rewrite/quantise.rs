@@ -1,0 +1,235 @@
+//! Pointwise convolutions in eight bits.
+//!
+//! ```text
+//! value --> Mul --> Add --> QuantizeLinear --> DequantizeLinear --> Conv
+//!         1 / step  -low/step  to 0..255, one scale for all            |
+//!                                               int8 --> Cast --> Mul -'  a scale for each output
+//! ```
+//!
+//! What is usual, one range for all channels of a value, loses too much: PReLU leaves channels of
+//! very different spread. Here each channel is stretched over the 256 steps by itself, and the
+//! weights that it meets are scaled the other way. The bias takes up the offset, and what rounding
+//! the weights does to the mean input. (Nagel et al., "Data-Free Quantization Through Weight
+//! Equalization and Bias Correction", 2019, where the same is done without data.)
+//!
+//! The ranges are measured on faces ([`exposed`]) and come with a pack.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use prost::bytes::Bytes;
+use thiserror::Error;
+
+use super::messages::{Attribute, Graph, Model, Node, Tensor, Value};
+use super::{Links, Made, settle};
+
+/// A channel's range is widened so many times: other faces reach further.
+const MARGIN: f64 = 1.25;
+/// And it is no narrower than this share of the widest of its value: what hardly moves on the
+/// measured faces may move on others.
+const FLOOR: f64 = 0.35;
+/// Steps between the least and the greatest byte.
+const STEPS: f64 = 255.0;
+/// The greatest weight.
+const WEIGHT: f64 = 127.0;
+/// The names of the one scale and the zero of all values.
+const UNIT: [&str; 2] = ["eight-bits/scale", "eight-bits/zero"];
+
+/// Why a model cannot be computed in eight bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum QuantiseError {
+    /// Not a model that is understood.
+    #[error("not a readable ONNX model")]
+    Model,
+    /// The ranges are of other convolutions.
+    #[error("the ranges are not this model's")]
+    Ranges,
+}
+
+/// The range of each channel of a value: what a convolution may meet there.
+#[derive(Debug, Clone, PartialEq)]
+pub(in super::super) struct Range {
+    pub(in super::super) least: Vec<f32>,
+    pub(in super::super) greatest: Vec<f32>,
+    pub(in super::super) mean: Vec<f32>,
+}
+
+impl Range {
+    /// Floats of a range of `channels` in a file: least values, greatest values, means.
+    fn read(floats: &mut impl Iterator<Item = f32>, channels: usize) -> Option<Self> {
+        let mut next = || {
+            let values: Vec<f32> = floats.by_ref().take(channels).collect();
+            (values.len() == channels && values.iter().all(|v| v.is_finite())).then_some(values)
+        };
+        Some(Self { least: next()?, greatest: next()?, mean: next()? })
+    }
+
+    /// As [`Range::read`] reads it.
+    pub(in super::super) fn write(&self, out: &mut Vec<u8>) {
+        let all = [&self.least, &self.greatest, &self.mean];
+        out.extend(all.into_iter().flatten().flat_map(|value| value.to_le_bytes()));
+    }
+
+    /// Each channel's width and least value, widened.
+    fn widened(&self) -> Vec<(f64, f64)> {
+        let each = || self.least.iter().zip(&self.greatest).map(|(a, b)| [*a, *b].map(f64::from));
+        let widest = each().map(|[least, greatest]| greatest - least).fold(0.0, f64::max);
+        let widen = |[least, greatest]: [f64; 2]| {
+            let width = (greatest - least).max(FLOOR * widest).max(1e-6) * MARGIN;
+            (width, f64::midpoint(least, greatest) - width / 2.0)
+        };
+        each().map(widen).collect()
+    }
+}
+
+/// `model` (ONNX bytes) with its pointwise convolutions in eight bits, apart from those whose
+/// numbers are in `float`. `ranges` is what [`Range::write`] wrote of each, as f32 in little-endian.
+///
+/// # Errors
+/// [`QuantiseError`].
+pub(in super::super) fn quantised(
+    model: &[u8],
+    ranges: &[u8],
+    float: &[usize],
+) -> Result<Vec<u8>, QuantiseError> {
+    let mut model = decoded(model)?;
+    let graph = model.graph.as_mut().ok_or(QuantiseError::Model)?;
+    let links = Links::of(graph).ok_or(QuantiseError::Model)?;
+    let (floats, rest) = ranges.as_chunks();
+    let mut floats = floats.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    let mut layers = HashMap::new();
+    for (number, layer) in pointwise(graph, &links).into_iter().enumerate() {
+        let range = Range::read(&mut floats, layer.inputs()).ok_or(QuantiseError::Ranges)?;
+        if !float.contains(&number) {
+            layers.insert(layer.at, (layer, range));
+        }
+    }
+    if floats.next().is_some() || !rest.is_empty() {
+        return Err(QuantiseError::Ranges);
+    }
+    let mut made = Made::default();
+    made.weights.push(Tensor::floats(UNIT[0], &[], &[1.0]));
+    made.weights.push(Tensor::bytes(UNIT[1], Tensor::UNSIGNED, &[], vec![0]));
+    for (at, node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
+        match layers.get(&at) {
+            Some((layer, range)) => layer.quantise(&node, range, &mut made),
+            None => made.nodes.push(node),
+        }
+    }
+    settle(graph, made);
+    Ok(model.encode_to_vec())
+}
+
+/// A model that shows what its pointwise convolutions meet.
+pub(in super::super) struct Exposed {
+    /// ONNX bytes.
+    pub(in super::super) model: Vec<u8>,
+    /// For each of these convolutions which output shows it, and how many channels it has.
+    pub(in super::super) places: Vec<(usize, usize)>,
+}
+
+/// `model` with the inputs of its pointwise convolutions among its outputs.
+///
+/// # Errors
+/// [`QuantiseError::Model`].
+pub(in super::super) fn exposed(model: &[u8]) -> Result<Exposed, QuantiseError> {
+    let mut model = decoded(model)?;
+    let graph = model.graph.as_mut().ok_or(QuantiseError::Model)?;
+    let links = Links::of(graph).ok_or(QuantiseError::Model)?;
+    let (own, mut names) = (graph.output.len(), Vec::<String>::new());
+    let mut places = Vec::new();
+    for layer in pointwise(graph, &links) {
+        let name = &graph.node[layer.at].input[0];
+        let known = names.iter().position(|known| known == name);
+        places.push((own + known.unwrap_or(names.len()), layer.inputs()));
+        if known.is_none() {
+            names.push(name.clone());
+        }
+    }
+    let outputs = names.into_iter().map(|name| Value { name }.encode_to_vec().into());
+    graph.output.extend(outputs);
+    Ok(Exposed { model: model.encode_to_vec(), places })
+}
+
+fn decoded(model: &[u8]) -> Result<Model, QuantiseError> {
+    Model::decode(Bytes::copy_from_slice(model)).map_err(|_malformed| QuantiseError::Model)
+}
+
+/// A convolution that looks at one pixel at a time.
+struct Pointwise {
+    /// Where its node is.
+    at: usize,
+    weights: Tensor,
+    bias: Tensor,
+}
+
+/// Those of `graph` with a bias, in its order.
+fn pointwise(graph: &Graph, links: &Links) -> Vec<Pointwise> {
+    let layer = |(at, node): (usize, &Node)| {
+        let (weights, sides) = links.weights(node, 1)?;
+        let (bias, biases) = links.weights(node, 2)?;
+        let alone = node.op_type == "Conv" && node.number("group").unwrap_or(1) == 1;
+        (alone && sides.len() == 4 && sides[2..] == [1, 1] && biases == sides[..1])
+            .then_some(Pointwise { at, weights, bias })
+    };
+    graph.node.iter().enumerate().filter_map(layer).collect()
+}
+
+impl Pointwise {
+    fn inputs(&self) -> usize {
+        self.weights.side(1)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "computed in f64, kept in f32 and i8")]
+    fn quantise(&self, node: &Node, range: &Range, made: &mut Made) {
+        let name = &node.output[0];
+        let part = |part: &str| format!("{name}/{part}");
+        let widened = range.widened();
+        let steps: Vec<f64> = widened.iter().map(|(width, _)| width / STEPS).collect();
+        let means: Vec<f64> = range.mean.iter().map(|mean| f64::from(*mean)).collect();
+        let (mut bytes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+        let weights = self.weights.values();
+        for (row, bias) in weights.chunks_exact(self.inputs()).zip(self.bias.values()) {
+            let stretched =
+                || row.iter().zip(&steps).map(|(weight, step)| f64::from(*weight) * step);
+            let scale =
+                stretched().fold(1e-12, |most: f64, weight| most.max(weight.abs())) / WEIGHT;
+            let (mut wanted, mut got) = (f64::from(bias), 0.0);
+            for (channel, weight) in stretched().enumerate() {
+                let rounded = (weight / scale).round().clamp(-WEIGHT, WEIGHT);
+                let above = (means[channel] - widened[channel].1) / steps[channel];
+                wanted += f64::from(row[channel]) * means[channel];
+                got += rounded * scale * above;
+                bytes.push((rounded as i8).cast_unsigned());
+            }
+            scales.push(scale as f32);
+            biases.push((wanted - got) as f32);
+        }
+        let (outputs, inputs) = (self.weights.dims[0], self.weights.dims[1]);
+        let factors: Vec<f32> = steps.iter().map(|step| (1.0 / step) as f32).collect();
+        let offsets: Vec<f32> =
+            widened.iter().zip(&steps).map(|((_, low), step)| (-low / step) as f32).collect();
+        made.weights.extend([
+            Tensor::floats(&part("factor"), &[1, inputs, 1, 1], &factors),
+            Tensor::floats(&part("offset"), &[1, inputs, 1, 1], &offsets),
+            Tensor::bytes(&part("weights"), Tensor::SIGNED, &self.weights.dims, bytes),
+            Tensor::floats(&part("scale"), &[outputs, 1, 1, 1], &scales),
+            Tensor::floats(&part("bias"), &[outputs], &biases),
+        ]);
+        let unit = UNIT.map(str::to_owned);
+        let mut put = |kind: &str, inputs: Vec<String>, to: &str| {
+            made.node(Node::new(kind, inputs, part(to)))
+        };
+        let wide = put("Mul", vec![node.input[0].clone(), part("factor")], "wide");
+        let shifted = put("Add", vec![wide, part("offset")], "shifted");
+        let [scale, zero] = unit.clone();
+        let quantised = put("QuantizeLinear", vec![shifted, scale, zero], "quantised");
+        let [scale, zero] = unit;
+        let value = put("DequantizeLinear", vec![quantised, scale, zero], "value");
+        let mut cast = Node::new("Cast", vec![part("weights")], part("cast"));
+        cast.attribute.push(Attribute::number("to", i64::from(Tensor::FLOAT)));
+        let cast = made.node(cast);
+        let weights = made.node(Node::new("Mul", vec![cast, part("scale")], part("scaled")));
+        made.nodes.push(Node { input: vec![value, weights, part("bias")], ..node.clone() });
+    }
+}
