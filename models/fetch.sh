@@ -7,8 +7,10 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: models/fetch.sh [--check] [--force] [--quiet]
+Usage: models/fetch.sh [--gpu | --cpu] [--check] [--force] [--quiet]
 
+  --gpu     the ONNX Runtime for NVIDIA (CUDA, TensorRT; x86_64); from then on the one that is kept
+  --cpu     back to the one for processors
   --check   fetch nothing; hash every file and fail when one is missing or wrong
   --force   fetch again even what is there and right
   --quiet   print nothing when there is nothing to fetch; what is fetched is always shown
@@ -22,9 +24,10 @@ TEXT
 say() { [[ -n $quiet ]] || printf 'models: %s\n' "$*"; }
 die() { printf 'models: error: %s\n' "$1" >&2; shift; printf '  %s\n' "$@" >&2; exit 1; }
 
-check='' force='' quiet=''
+check='' force='' quiet='' device=''
 for option in "$@"; do
   case $option in
+    --gpu | --cpu) device=${option#--} ;;
     --check) check=1 ;;
     --force) force=1 ;;
     --quiet) quiet=1 ;;
@@ -35,7 +38,7 @@ done
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=${ASSENT_MODELS_DIR:-$here}
-committed=(research/manifest.toml research/calibration.json)
+committed=(research/manifest.toml research/calibration.json research/ranges.f32)
 
 processor=$(uname -m)
 [[ $processor != arm64 ]] || processor=aarch64
@@ -44,6 +47,11 @@ case $(uname -s)/$processor in
   *) die "no ONNX Runtime is pinned for $(uname -s) on $processor" \
     "Run Assent on Linux (x86_64 or aarch64), for instance in the container of docker/." ;;
 esac
+
+# Without a word, the device that was asked for last: callers that fetch by themselves do not know it.
+if [[ -z $device && $(cat "$root/runtime/current" 2>/dev/null) == onnxruntime-gpu-* ]]; then device=gpu; fi
+[[ $device != gpu || $processor == x86_64 ]] || die "no ONNX Runtime for NVIDIA is pinned for $processor"
+[[ $device != gpu ]] || processor+=-gpu
 
 # The pins of this machine, then what they ask of the disk: lines for sha256sum, and names alone.
 pins=$(awk -v p="$processor" '/^(#|$)/ { next } $1 == "wheel" { on = $2 == "any" || $2 == p } on' "$here/fetch.pins")
@@ -67,7 +75,7 @@ report_check() {
   local wrong
   [[ -d $root ]] || die "$root: no such folder" "Run models/fetch.sh."
   mapfile -t wrong < <(cd "$root" && sha256sum --check --quiet --strict 2>/dev/null <<<"$sums" || :)
-  small_files_right || wrong+=("runtime/current, or the pack's manifest or calibration: FAILED")
+  small_files_right || wrong+=("runtime/current, or the pack's manifest, calibration or ranges: FAILED")
   ((${#wrong[@]} == 0)) || die "missing or wrong below $root:" "${wrong[@]}" "Run models/fetch.sh to mend it."
   say "all ${#files[@]} files below $root have the pinned hashes"
 }

@@ -123,7 +123,7 @@ async fn cosines(photos: &Path) -> (Vec<f64>, Vec<f64>) {
 fn pack_with(calibration: &[u8]) -> TempDir {
     let place = tempfile::tempdir().unwrap();
     let research = MODELS.join("research");
-    for file in ["scrfd_500m_bnkps.onnx", "w600k_mbf.onnx"] {
+    for file in ["scrfd_500m_bnkps.onnx", "w600k_mbf.onnx", "ranges.f32"] {
         std::fs::copy(research.join(file), place.path().join(file)).unwrap();
     }
     let old = std::fs::read(research.join("calibration.json")).unwrap();

@@ -396,7 +396,13 @@ fn the_search_finds_what_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d3_nothing_of_a_revoked_photo_is_left_after_100_ms() {
-    for provider in [Provider::Cpu, Provider::OpenVinoF32, Provider::OpenVinoBf16] {
+    let providers = [
+        Provider::Cpu,
+        Provider::OpenVinoF32,
+        Provider::OpenVinoBf16,
+        Provider::OpenVinoInt8,
+    ];
+    for provider in providers {
         let picture = Picture::of("yaoming.jpg");
         let frame = Frame::Encoded(Zeroizing::new(picture.jpeg.clone()));
         let Some(embedding) = embedding_of(frame, provider).await else {
