@@ -396,12 +396,8 @@ fn the_search_finds_what_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d3_nothing_of_a_revoked_photo_is_left_after_100_ms() {
-    let providers = [
-        Provider::Cpu,
-        Provider::OpenVinoF32,
-        Provider::OpenVinoBf16,
-        Provider::OpenVinoInt8,
-    ];
+    let providers =
+        [Provider::Cpu, Provider::OpenVinoF32, Provider::OpenVinoBf16, Provider::OpenVinoInt8];
     for provider in providers {
         let picture = Picture::of("yaoming.jpg");
         let frame = Frame::Encoded(Zeroizing::new(picture.jpeg.clone()));

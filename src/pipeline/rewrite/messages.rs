@@ -88,16 +88,23 @@ impl Node {
         }
     }
 
+    fn attributes(&self) -> impl Iterator<Item = Attribute> {
+        self.attribute.iter().filter_map(|attribute| Attribute::decode(&**attribute).ok())
+    }
+
     /// The attribute `name`, if it is there and a whole number.
     pub(super) fn number(&self, name: &str) -> Option<i64> {
-        let mut attributes = self.attribute.iter().filter_map(|a| Attribute::decode(&**a).ok());
-        attributes.find(|a| a.name == name && a.kind == Attribute::NUMBER).map(|a| a.i)
+        self.attributes().find(|a| a.name == name && a.kind == Attribute::NUMBER).map(|a| a.i)
+    }
+
+    /// The whole numbers of the attribute `name`; none where it has none.
+    pub(super) fn numbers(&self, name: &str) -> Vec<i64> {
+        self.attributes().find(|a| a.name == name).map_or_else(Vec::new, |a| a.ints)
     }
 
     /// Whether it has graphs of its own, which may use any value outside.
     pub(super) fn nests(&self) -> bool {
-        let kind = |attribute: &Bytes| Attribute::decode(&**attribute).map_or(0, |a| a.kind);
-        self.attribute.iter().map(kind).any(|kind| Attribute::GRAPHS.contains(&kind))
+        self.attributes().any(|a| Attribute::GRAPHS.contains(&a.kind))
     }
 }
 

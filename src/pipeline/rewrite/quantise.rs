@@ -1,9 +1,10 @@
 //! Pointwise convolutions in eight bits.
 //!
 //! ```text
-//! value --> Mul --> Add --> QuantizeLinear --> DequantizeLinear --> Conv
-//!         1 / step  -low/step  to 0..255, one scale for all            |
-//!                                               int8 --> Cast --> Mul -'  a scale for each output
+//! value --> Mul ------> Add -------> QuantizeLinear --> DequantizeLinear --> Conv
+//!         255 / width  -low's share  to 0..255, one scale for all            |
+//!                                                     int8 --> Cast --> Mul -'
+//!                                                                  a scale for each output
 //! ```
 //!
 //! What is usual, one range for all channels of a value, loses too much: PReLU leaves channels of
@@ -163,14 +164,19 @@ struct Pointwise {
     bias: Tensor,
 }
 
-/// Those of `graph` with a bias, in its order.
+/// Those of `graph` with a bias, in its order. None is padded: a zero around bytes is no zero.
 fn pointwise(graph: &Graph, links: &Links) -> Vec<Pointwise> {
     let layer = |(at, node): (usize, &Node)| {
         let (weights, sides) = links.weights(node, 1)?;
         let (bias, biases) = links.weights(node, 2)?;
+        let [outputs, inputs, 1, 1] = sides[..] else { return None };
         let alone = node.op_type == "Conv" && node.number("group").unwrap_or(1) == 1;
-        (alone && sides.len() == 4 && sides[2..] == [1, 1] && biases == sides[..1])
-            .then_some(Pointwise { at, weights, bias })
+        let padded = node.numbers("pads").iter().any(|pad| *pad != 0);
+        (alone && !padded && inputs > 0 && biases == [outputs]).then_some(Pointwise {
+            at,
+            weights,
+            bias,
+        })
     };
     graph.node.iter().enumerate().filter_map(layer).collect()
 }
@@ -180,56 +186,70 @@ impl Pointwise {
         self.weights.side(1)
     }
 
+    /// The weights as bytes behind these steps, and what goes with them.
     #[expect(clippy::cast_possible_truncation, reason = "computed in f64, kept in f32 and i8")]
-    fn quantise(&self, node: &Node, range: &Range, made: &mut Made) {
-        let name = &node.output[0];
-        let part = |part: &str| format!("{name}/{part}");
-        let widened = range.widened();
-        let steps: Vec<f64> = widened.iter().map(|(width, _)| width / STEPS).collect();
-        let means: Vec<f64> = range.mean.iter().map(|mean| f64::from(*mean)).collect();
-        let (mut bytes, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+    fn rounded(&self, range: &Range, widened: &[(f64, f64)]) -> Rounded {
+        let mut rounded = Rounded::default();
         let weights = self.weights.values();
         for (row, bias) in weights.chunks_exact(self.inputs()).zip(self.bias.values()) {
-            let stretched =
-                || row.iter().zip(&steps).map(|(weight, step)| f64::from(*weight) * step);
-            let scale =
-                stretched().fold(1e-12, |most: f64, weight| most.max(weight.abs())) / WEIGHT;
-            let (mut wanted, mut got) = (f64::from(bias), 0.0);
-            for (channel, weight) in stretched().enumerate() {
-                let rounded = (weight / scale).round().clamp(-WEIGHT, WEIGHT);
-                let above = (means[channel] - widened[channel].1) / steps[channel];
-                wanted += f64::from(row[channel]) * means[channel];
-                got += rounded * scale * above;
-                bytes.push((rounded as i8).cast_unsigned());
+            let row: Vec<f64> = row.iter().map(|weight| f64::from(*weight)).collect();
+            let stretched = || row.iter().zip(widened).map(|(weight, (width, _))| weight * width);
+            let most = stretched().fold(1e-9, |most: f64, weight| most.max(weight.abs()));
+            let scale = most / WEIGHT;
+            let mut bias = f64::from(bias);
+            for ((weight, wide), ((width, low), mean)) in
+                row.iter().zip(stretched()).zip(widened.iter().zip(&range.mean))
+            {
+                let (byte, mean) = ((wide / scale).round(), f64::from(*mean));
+                bias += weight * mean - byte * scale * (mean - low) / width;
+                rounded.bytes.push((byte as i8).cast_unsigned());
             }
-            scales.push(scale as f32);
-            biases.push((wanted - got) as f32);
+            rounded.scales.push((scale / STEPS) as f32);
+            rounded.biases.push(bias as f32);
         }
-        let (outputs, inputs) = (self.weights.dims[0], self.weights.dims[1]);
-        let factors: Vec<f32> = steps.iter().map(|step| (1.0 / step) as f32).collect();
+        rounded
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "computed in f64, kept in f32")]
+    fn quantise(&self, node: &Node, range: &Range, made: &mut Made) {
+        let part = |part: &str| format!("{}/{part}", node.output[0]);
+        let widened = range.widened();
+        let factors: Vec<f32> = widened.iter().map(|(width, _)| (STEPS / width) as f32).collect();
         let offsets: Vec<f32> =
-            widened.iter().zip(&steps).map(|((_, low), step)| (-low / step) as f32).collect();
+            widened.iter().map(|(width, low)| (-low / width * STEPS) as f32).collect();
+        let rounded = self.rounded(range, &widened);
+        let (outputs, inputs) = (self.weights.dims[0], self.weights.dims[1]);
         made.weights.extend([
             Tensor::floats(&part("factor"), &[1, inputs, 1, 1], &factors),
             Tensor::floats(&part("offset"), &[1, inputs, 1, 1], &offsets),
-            Tensor::bytes(&part("weights"), Tensor::SIGNED, &self.weights.dims, bytes),
-            Tensor::floats(&part("scale"), &[outputs, 1, 1, 1], &scales),
-            Tensor::floats(&part("bias"), &[outputs], &biases),
+            Tensor::bytes(&part("weights"), Tensor::SIGNED, &self.weights.dims, rounded.bytes),
+            Tensor::floats(&part("scale"), &[outputs, 1, 1, 1], &rounded.scales),
+            Tensor::floats(&part("bias"), &[outputs], &rounded.biases),
         ]);
-        let unit = UNIT.map(str::to_owned);
         let mut put = |kind: &str, inputs: Vec<String>, to: &str| {
             made.node(Node::new(kind, inputs, part(to)))
         };
+        let [scale, zero] = UNIT.map(str::to_owned);
         let wide = put("Mul", vec![node.input[0].clone(), part("factor")], "wide");
         let shifted = put("Add", vec![wide, part("offset")], "shifted");
-        let [scale, zero] = unit.clone();
-        let quantised = put("QuantizeLinear", vec![shifted, scale, zero], "quantised");
-        let [scale, zero] = unit;
-        let value = put("DequantizeLinear", vec![quantised, scale, zero], "value");
+        let bytes = vec![shifted, scale.clone(), zero.clone()];
+        let bytes = put("QuantizeLinear", bytes, "quantised");
+        let value = put("DequantizeLinear", vec![bytes, scale, zero], "value");
         let mut cast = Node::new("Cast", vec![part("weights")], part("cast"));
         cast.attribute.push(Attribute::number("to", i64::from(Tensor::FLOAT)));
         let cast = made.node(cast);
         let weights = made.node(Node::new("Mul", vec![cast, part("scale")], part("scaled")));
         made.nodes.push(Node { input: vec![value, weights, part("bias")], ..node.clone() });
     }
+}
+
+/// Weights in eight bits.
+#[derive(Default)]
+struct Rounded {
+    /// Two's complement.
+    bytes: Vec<u8>,
+    /// For each output, what a step of its weights and a step of the input are worth together.
+    scales: Vec<f32>,
+    /// For each output.
+    biases: Vec<f32>,
 }

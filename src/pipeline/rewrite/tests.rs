@@ -145,6 +145,19 @@ fn groups_of_two_to_four_are_taken_apart() {
 }
 
 #[test]
+fn what_is_padded_stays_in_floats() {
+    let plain = model(16, 2);
+    let zeros = |channels: usize| vec![0; 4 * 3 * channels];
+    assert!(quantised(&plain.encode_to_vec(), &zeros(3 + 32), &[]).is_ok());
+    let mut padded = plain;
+    let pads = Attribute::numbers("pads", vec![1; 4]);
+    padded.graph.as_mut().unwrap().node[0].attribute.push(pads);
+    let padded = padded.encode_to_vec();
+    assert_eq!(quantised(&padded, &zeros(3 + 32), &[]), Err(QuantiseError::Ranges));
+    assert!(quantised(&padded, &zeros(32), &[]).is_ok());
+}
+
+#[test]
 fn what_does_not_fit_is_left_alone() {
     assert_eq!(rewritten(&model(16, 1).encode_to_vec()), None, "depthwise already");
     assert_eq!(rewritten(&model(8, 2).encode_to_vec()), None, "too few groups");
@@ -176,5 +189,7 @@ proptest! {
         bytes[at] = byte;
         let _ = rewritten(&bytes);
         let _ = rewritten(&bytes[..at]);
+        let _ = quantised(&bytes, &[0; 4 * 3 * (3 + 32)], &[]);
+        let _ = exposed(&bytes);
     }
 }
