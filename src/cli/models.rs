@@ -133,6 +133,10 @@ fn bench(args: &BenchArgs, json: bool) -> Outcome {
 const FACES_WANTED: usize = 300;
 
 fn ranges(args: &RangesArgs, json: bool) -> Outcome {
+    // Told before minutes of work, not after.
+    if args.out.exists() {
+        return Err(Failure::new(Exit::Usage, "exists already").about(&args.out));
+    }
     fetch::ensure(&args.place.models_dir).map_err(Failure::usage)?;
     let people = people(&args.photos)?;
     let settings = PipelineSettings {
@@ -158,7 +162,7 @@ fn ranges(args: &RangesArgs, json: bool) -> Outcome {
         output::print_value(&serde_json::json!({ "faces": used, "sha256": sha256 }))?;
         return Ok(Exit::Ok);
     }
-    say!("{used} faces of {} photos, five views each; for the manifest:\n", people.len());
+    say!("{used} face(s) of {} photos, five views each; for the manifest:\n", people.len());
     say!("[recogniser.ranges]");
     say!("file = {:?}", args.out.file_name().unwrap_or_default());
     say!("sha256 = {sha256:?}");

@@ -324,6 +324,31 @@ fn a_configuration_is_checked_before_anything_starts() {
 }
 
 #[test]
+fn ranges_for_eight_bits_are_measured_on_photos() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = MODELS.to_str().unwrap();
+    let (photos, out) = (folder.path().join("photos"), folder.path().join("ranges.f32"));
+    let ranges = || {
+        let [photos, out] = [&photos, &out].map(|path| path.to_str().unwrap());
+        assent(&["models", "ranges", photos, "--out", out, "--models-dir", models])
+    };
+    let add = |person: &str, photo: &[u8]| {
+        std::fs::create_dir_all(photos.join(person)).unwrap();
+        std::fs::write(photos.join(person).join("1.jpg"), photo).unwrap();
+    };
+    add("a", b"no picture");
+    add("b", b"no picture either");
+    ranges().says(USAGE, &["no face in any of the photos"]);
+    add("b", &photo("yaoming.jpg"));
+    let said = ranges().ok();
+    assert!(said.contains("1 face(s) of 2 photos") && said.contains("Fewer than 300"), "{said}");
+    let measured = std::fs::read(&out).unwrap();
+    let shipped = MODELS.join("research/ranges.f32");
+    assert_eq!(measured.len() as u64, std::fs::metadata(shipped).unwrap().len());
+    ranges().says(USAGE, &["ranges.f32", "exists already"]);
+}
+
+#[test]
 fn what_a_new_operator_gets_wrong_is_told_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -1,3 +1,5 @@
+//! Rewritten models beside the originals, both computed by the reference provider.
+
 use proptest::prelude::*;
 
 use super::super::goldens::models;
