@@ -103,7 +103,6 @@ impl Parts<'_> {
 }
 
 /// Sessions that the workers share: each takes memory, and is seldom asked.
-#[derive(Default)]
 pub(super) struct Shared {
     /// Computes with all cores, for a face that is alone in the pipeline.
     wide: Option<Mutex<Recogniser>>,
