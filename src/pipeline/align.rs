@@ -91,7 +91,7 @@ fn mix(square: [[u8; 3]; 4], right: i32, lower: i32) -> [u8; 3] {
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "below 65,536")]
 fn split(at: f32) -> (i32, i32) {
-    let fixed = ((at + 1.0) * 256.0) as i32;
+    let fixed = ((at + 1.0) * f32::from(1_u16 << BITS)) as i32;
     ((fixed >> BITS) - 1, fixed & ((1 << BITS) - 1))
 }
 

@@ -124,21 +124,23 @@ pub(super) fn check(
 
 /// The provider that embeds fastest among those that agree.
 fn fastest(table: &[Candidate]) -> Provider {
-    best(table, |faces_per_second, _| faces_per_second)
+    best(table.iter(), |faces_per_second, _| faces_per_second)
 }
 
 /// The provider that finds faces fastest among those whose embeddings agree. Only recognisers are
 /// computed in eight bits.
 pub(super) fn fastest_detector(table: &[Candidate]) -> Provider {
     let detects = |candidate: &&Candidate| candidate.provider != Provider::OpenVinoInt8;
-    let table: Vec<Candidate> = table.iter().filter(detects).cloned().collect();
-    best(&table, |_, detector_ms| -detector_ms)
+    best(table.iter().filter(detects), |_, detector_ms| -detector_ms)
 }
 
 /// The provider that agrees and has the highest `score` of its faces a second and its
 /// milliseconds a detection.
-fn best(table: &[Candidate], score: impl Fn(f32, f32) -> f32) -> Provider {
-    let scores = table.iter().filter_map(|candidate| match candidate.trial {
+fn best<'a>(
+    table: impl Iterator<Item = &'a Candidate>,
+    score: impl Fn(f32, f32) -> f32,
+) -> Provider {
+    let scores = table.filter_map(|candidate| match candidate.trial {
         Trial::Runs { faces_per_second, agreement, detector_ms }
             if agreement >= candidate.provider.least_agreement() =>
         {

@@ -96,10 +96,10 @@ impl Pattern {
         }
         let places = *links.weights(node(at), 1)?.1.get(1)?;
         let channels = groups.checked_mul(places)?;
-        let whole = |at: usize| node(at).number("group").unwrap_or(1) == 1;
         let (last_weights, sides) = links.weights(node(last), 1)?;
         let fits = groups >= LANES && (2..=MOST).contains(&places) && sides.len() == 4;
-        (fits && whole(first) && whole(last) && sides[1] == channels).then_some(Self {
+        let whole = [first, last].iter().all(|at| node(*at).is_whole_convolution());
+        (fits && whole && sides[1] == channels).then_some(Self {
             nodes,
             groups,
             places,

@@ -97,6 +97,11 @@ impl Node {
         self.attributes().find(|a| a.name == name && a.kind == Attribute::NUMBER).map(|a| a.i)
     }
 
+    /// Whether it is a convolution that is not divided into groups.
+    pub(super) fn is_whole_convolution(&self) -> bool {
+        self.op_type == "Conv" && self.number("group").unwrap_or(1) == 1
+    }
+
     /// The whole numbers of the attribute `name`; none where it has none.
     pub(super) fn numbers(&self, name: &str) -> Vec<i64> {
         self.attributes().find(|a| a.name == name).map_or_else(Vec::new, |a| a.ints)

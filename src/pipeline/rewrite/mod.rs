@@ -147,6 +147,13 @@ impl Links {
         (*times == 1).then_some(*by)
     }
 
+    /// Weights and bias of `node`, if it is a convolution of pictures in one group.
+    fn convolution(&self, node: &Node) -> Option<[Tensor; 2]> {
+        let ((weights, sides), (bias, biases)) = (self.weights(node, 1)?, self.weights(node, 2)?);
+        (node.is_whole_convolution() && sides.len() == 4 && biases == sides[..1])
+            .then_some([weights, bias])
+    }
+
     /// The weights that are input `number` of `node`, and their sides, if there are as many as
     /// those say.
     fn weights(&self, node: &Node, number: usize) -> Option<(Tensor, Vec<usize>)> {

@@ -167,16 +167,10 @@ struct Pointwise {
 /// Those of `graph` with a bias, in its order. None is padded: a zero around bytes is no zero.
 fn pointwise(graph: &Graph, links: &Links) -> Vec<Pointwise> {
     let layer = |(at, node): (usize, &Node)| {
-        let (weights, sides) = links.weights(node, 1)?;
-        let (bias, biases) = links.weights(node, 2)?;
-        let [outputs, inputs, 1, 1] = sides[..] else { return None };
-        let alone = node.op_type == "Conv" && node.number("group").unwrap_or(1) == 1;
+        let [weights, bias] = links.convolution(node)?;
         let padded = node.numbers("pads").iter().any(|pad| *pad != 0);
-        (alone && !padded && inputs > 0 && biases == [outputs]).then_some(Pointwise {
-            at,
-            weights,
-            bias,
-        })
+        let one_pixel = weights.side(1) > 0 && weights.dims[2..] == [1, 1];
+        (one_pixel && !padded).then_some(Pointwise { at, weights, bias })
     };
     graph.node.iter().enumerate().filter_map(layer).collect()
 }

@@ -14,29 +14,28 @@ use super::{Change, LANES, Links, Made};
 
 /// What joins the first such convolutions, if there are any.
 pub(super) fn joined(graph: &Graph, links: &Links) -> Option<Change> {
-    let whole = |at: &usize| Sibling::of(&graph.node[*at], links);
-    let numbers = || 0..graph.node.len();
-    numbers().find_map(|first| {
-        let eldest = whole(&first)?;
-        let like = |at: &usize| whole(at).is_some_and(|sibling| sibling.is_like(&eldest));
-        let gone: Vec<usize> = numbers().filter(like).collect();
-        let siblings: Vec<Sibling<'_>> = gone.iter().filter_map(whole).collect();
-        pays(&siblings).then(|| Change { at: gone[0], gone, made: join(&siblings) })
+    let nodes = graph.node.iter().enumerate();
+    let all: Vec<_> = nodes.filter_map(|(at, node)| Sibling::of(at, node, links)).collect();
+    all.iter().find_map(|eldest| {
+        let siblings: Vec<_> = all.iter().filter(|sibling| sibling.is_like(eldest)).collect();
+        let gone = siblings.iter().map(|sibling| sibling.at).collect();
+        pays(&siblings).then(|| Change { gone, at: siblings[0].at, made: join(&siblings) })
     })
 }
 
 /// A convolution with a bias, in one group.
 struct Sibling<'a> {
+    /// Where its node is.
+    at: usize,
     node: &'a Node,
     weights: Tensor,
     bias: Tensor,
 }
 
 impl<'a> Sibling<'a> {
-    fn of(node: &'a Node, links: &Links) -> Option<Self> {
-        let alone = node.op_type == "Conv" && node.number("group").unwrap_or(1) == 1;
-        let ((weights, sides), (bias, biases)) = (links.weights(node, 1)?, links.weights(node, 2)?);
-        (alone && sides.len() == 4 && biases == sides[..1]).then_some(Self { node, weights, bias })
+    fn of(at: usize, node: &'a Node, links: &Links) -> Option<Self> {
+        let [weights, bias] = links.convolution(node)?;
+        Some(Self { at, node, weights, bias })
     }
 
     /// Whether it does the same as the other, apart from the weights.
@@ -51,16 +50,16 @@ impl<'a> Sibling<'a> {
     }
 }
 
-fn pays(siblings: &[Sibling<'_>]) -> bool {
+fn pays(siblings: &[&Sibling<'_>]) -> bool {
     let each = siblings.iter().map(|sibling| sibling.outputs().div_ceil(LANES));
-    let outputs: usize = siblings.iter().map(Sibling::outputs).sum();
+    let outputs: usize = siblings.iter().map(|sibling| sibling.outputs()).sum();
     outputs.div_ceil(LANES) < each.sum()
 }
 
-fn join(siblings: &[Sibling<'_>]) -> Made {
+fn join(siblings: &[&Sibling<'_>]) -> Made {
     let mut made = Made::default();
-    let eldest = &siblings[0];
-    let tensors = |tensor: fn(&Sibling<'_>) -> Tensor| siblings.iter().map(tensor).collect();
+    let eldest = siblings[0];
+    let tensors = |tensor: fn(&&Sibling<'_>) -> Tensor| siblings.iter().map(tensor).collect();
     let weights = Tensor::stack(tensors(|sibling| sibling.weights.clone()));
     let bias = Tensor::stack(tensors(|sibling| sibling.bias.clone()));
     let weights = [weights, bias].map(|tensor| made.keep(tensor, "joined"));
