@@ -42,7 +42,8 @@ impl Detector {
     ) -> Result<Self, RuntimeError> {
         let session = runtime.session(&pack.detector_model, provider, threads)?;
         let (input, spec) = (Tensor::new([1, 3, side, side]), pack.detector.clone());
-        let sides = spec.sizes_up_to(side);
+        // On a device each input takes seconds to get ready.
+        let sides = if provider.uses_cores() { spec.sizes_up_to(side) } else { vec![side] };
         Ok(Self { session, spec, sides, input, used: BTreeSet::new() })
     }
 

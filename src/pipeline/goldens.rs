@@ -21,7 +21,7 @@ use super::job::{Company, FaceDemands, StageTimings};
 use super::pack::ModelPack;
 use super::runtime::{Provider, Runtime};
 use super::settings::PipelineSettings;
-use super::stages::{ModelStages, Parts, Shared, Stages};
+use super::stages::{ModelStages, Parts, Sessions, Stages};
 use super::tuning::Plan;
 use super::{decode, fetch, probes};
 use crate::types::Embedding;
@@ -121,8 +121,8 @@ fn worst_cosine(provider: Provider) -> f32 {
             providers: Vec::new(),
         };
         let parts = Parts { runtime: &runtime, pack: &pack, plan: &plan, settings: &settings };
-        let shared = Arc::new(Shared::warm(&parts).unwrap());
-        let mut stages = ModelStages::warm(&parts, shared).unwrap();
+        let sessions = Arc::new(Sessions::warm(&parts).unwrap());
+        let mut stages = ModelStages::new(&parts, sessions, 0).unwrap();
         let goldens = Golden::all().into_iter().filter(|golden| golden.detector_size == size);
         for (golden, alone) in goldens.flat_map(|golden| [(golden.clone(), false), (golden, true)])
         {

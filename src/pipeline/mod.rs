@@ -1,8 +1,8 @@
 //! Frame -> embedding: decode, detect, judge, align, embed. The only module that names `ort`.
 //!
-//! A [`Pipeline`] owns a few worker threads that share one queue. Each worker has a session of
-//! each model, single-threaded, so that the workers are all the parallelism there is. Faces from
-//! all callers share batches.
+//! A [`Pipeline`] owns a few worker threads that share one queue. On cores each worker has a session
+//! of each model, single-threaded, so that the workers are all the parallelism there is; those of a
+//! device are fewer, and the workers take turns with them. Faces from all callers share batches.
 //!
 //! ```text
 //! embed() -> queue -> worker: decode, detect, judge, align -> queue -> worker: embed (batch)
@@ -43,6 +43,7 @@ mod queue;
 mod ranges;
 mod rewrite;
 mod runtime;
+mod sessions;
 mod settings;
 mod stages;
 #[cfg(test)]
@@ -80,7 +81,7 @@ pub use tuning::{Plan, ProviderSpeed, compare_providers};
 use crate::types::ModelContract;
 use queue::{Closed, Queue, QueueShape};
 use runtime::Runtime;
-use stages::{ModelStages, Parts, Shared};
+use stages::{ModelStages, Parts, Sessions};
 
 /// Turns frames into embeddings.
 ///
@@ -193,6 +194,7 @@ impl Pipeline {
             places: settings.queue,
             batch_sizes: report.plan.batch_sizes.clone(),
             workers: stages.len(),
+            recognisers: report.plan.recogniser.recognisers(stages.len()),
             gate_wait: Duration::from_millis(settings.gate_wait_ms),
         };
         let queue = Arc::new(Queue::new(shape));
@@ -317,17 +319,11 @@ fn load_pack(settings: &PipelineSettings) -> Result<ModelPack, StartError> {
     }
 }
 
-/// The stages of all workers, loaded side by side.
+/// The stages of all workers.
 fn warm(parts: &Parts<'_>) -> Result<Vec<ModelStages>, ChoiceError> {
-    let shared = Arc::new(Shared::warm(parts)?);
-    std::thread::scope(|scope| {
-        let one = || {
-            let shared = Arc::clone(&shared);
-            scope.spawn(|| ModelStages::warm(parts, shared))
-        };
-        let loading: Vec<_> = (0..parts.settings.workers()).map(|_| one()).collect();
-        loading.into_iter().map(joined).collect()
-    })
+    let sessions = Arc::new(Sessions::warm(parts)?);
+    let stages = |worker| ModelStages::new(parts, Arc::clone(&sessions), worker);
+    (0..parts.settings.workers()).map(stages).collect()
 }
 
 /// What `thread` made; its panic goes on here.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::queue::QueueShape;
+
 /// A new measurement moves the average by one part in this many.
 const MEMORY: u64 = 16;
 
@@ -26,14 +28,14 @@ impl Pace {
         learn(&self.crop, nanoseconds(took) / (count.max(1) as u64));
     }
 
-    /// How long `workers` need for so many frames and crops.
-    pub(super) fn time_for(&self, frames: usize, crops: usize, workers: usize) -> Duration {
+    /// How long so many frames and crops take.
+    pub(super) fn time_for(&self, frames: usize, crops: usize, shape: &QueueShape) -> Duration {
         let (frame, crop) = (self.frame.load(Ordering::Relaxed), self.crop.load(Ordering::Relaxed));
         let (frames, crops) = (frames as u64, crops as u64);
-        let all = frames
-            .saturating_mul(frame)
-            .saturating_add(frames.saturating_add(crops).saturating_mul(crop));
-        Duration::from_nanos(all / workers.max(1) as u64)
+        let divided = |nanoseconds: u64, of: usize| nanoseconds / of.max(1) as u64;
+        let faces = divided(frames.saturating_mul(frame), shape.workers);
+        let embeddings = divided((frames + crops).saturating_mul(crop), shape.recognisers);
+        Duration::from_nanos(faces.saturating_add(embeddings))
     }
 }
 
@@ -54,15 +56,24 @@ mod tests {
 
     #[test]
     fn the_average_follows_what_is_measured() {
+        let shape = |workers| QueueShape {
+            places: 1,
+            batch_sizes: vec![1],
+            workers,
+            recognisers: workers.min(2),
+            gate_wait: Duration::ZERO,
+        };
         let pace = Pace::default();
-        assert_eq!(pace.time_for(100, 100, 2), Duration::ZERO, "nothing is known");
+        assert_eq!(pace.time_for(100, 100, &shape(2)), Duration::ZERO, "nothing is known");
         pace.frame_took(Duration::from_millis(4));
         pace.crops_took(8, Duration::from_millis(16));
-        assert_eq!(pace.time_for(10, 5, 2), Duration::from_millis(35));
+        assert_eq!(pace.time_for(10, 5, &shape(2)), Duration::from_millis(35));
+        // Ten workers with a device that computes two batches at once.
+        assert_eq!(pace.time_for(10, 5, &shape(10)), Duration::from_millis(19));
         for _ in 0..200 {
             pace.frame_took(Duration::from_millis(8));
         }
-        let time = pace.time_for(10, 0, 1);
+        let time = pace.time_for(10, 0, &shape(1));
         assert!(time > Duration::from_millis(95) && time <= Duration::from_millis(100), "{time:?}");
     }
 }

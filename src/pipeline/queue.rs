@@ -3,7 +3,8 @@
 //! A worker that is free takes, in this order: a full batch of crops; a frame; whatever crops
 //! there are. So under load detection fills batches, and with nothing else to do a crop never
 //! waits: there is no timer. Crops cannot starve behind frames without faces either, for after as
-//! many frames as a batch holds they have their turn. Which frame comes next is what `lanes` says.
+//! many frames as a batch holds they have their turn. Where a device has fewer sessions than there
+//! are workers, crops gather until one is free. Which frame comes next is what `lanes` says.
 //!
 //! A frame is refused at once when it would not be answered in time: what is ahead of it and how
 //! fast that goes (`pace`) are known. So a burst is refused early instead of answered late.
@@ -88,6 +89,8 @@ pub(super) struct QueueShape {
     pub(super) batch_sizes: Vec<usize>,
     /// How many workers take from it.
     pub(super) workers: usize,
+    /// How many batches may be in work at once.
+    pub(super) recognisers: usize,
     /// Longest wait that a frame of a gate is accepted for.
     pub(super) gate_wait: Duration,
 }
@@ -108,6 +111,8 @@ struct State {
     crops: VecDeque<CropJob>,
     /// Frames handed out while crops waited, since crops were handed out last.
     frames_before_crops: usize,
+    /// Batches in work.
+    embedding: usize,
     closed: Option<Closed>,
     dropped: Dropped,
     /// Inferences, in the order of the batch sizes.
@@ -175,7 +180,7 @@ impl Queue {
     ) -> Result<Option<OwnedSemaphorePermit>, PipelineError> {
         let Ticket { deadline, urgency, feed } = *ticket;
         let ahead = state.frames.ahead_of(urgency, feed.id);
-        let wait = self.pace.time_for(ahead, state.crops.len(), self.shape.workers);
+        let wait = self.pace.time_for(ahead, state.crops.len(), &self.shape);
         let patience = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(now));
         let patience =
             if urgency == Urgency::Gate { patience.min(self.shape.gate_wait) } else { patience };
@@ -209,6 +214,11 @@ impl Queue {
         }
     }
 
+    /// Says that a batch is done. Nobody is woken here either: whoever did it comes for more.
+    pub(super) fn batch_done(&self) {
+        self.state().embedding -= 1;
+    }
+
     /// Waits for work. `scrub` asks to be told when none comes for a while.
     pub(super) fn take(&self, scrub: bool) -> Work {
         let mut state = self.state();
@@ -219,7 +229,7 @@ impl Queue {
                 return Work::End;
             }
             state.drop_unwanted(Instant::now());
-            if let Some(work) = state.next(&self.shape.batch_sizes) {
+            if let Some(work) = state.next(&self.shape) {
                 return work;
             }
             if !scrub {
@@ -324,11 +334,12 @@ impl State {
         Ok(())
     }
 
-    fn next(&mut self, batch_sizes: &[usize]) -> Option<Work> {
-        let full = batch_sizes.last().copied().unwrap_or(1);
+    fn next(&mut self, shape: &QueueShape) -> Option<Work> {
+        let full = shape.batch_sizes.last().copied().unwrap_or(1);
         let turn = self.crops.len() >= full || self.frames_before_crops >= full;
-        if !self.crops.is_empty() && (turn || self.frames.is_empty()) {
-            return Some(Work::Crops(self.next_batch(batch_sizes)));
+        let can = !self.crops.is_empty() && self.embedding < shape.recognisers;
+        if can && (turn || self.frames.is_empty()) {
+            return Some(Work::Crops(self.next_batch(&shape.batch_sizes)));
         }
         let mut job = self.frames.pop()?;
         self.frames_before_crops += usize::from(!self.crops.is_empty());
@@ -340,6 +351,7 @@ impl State {
     fn next_batch(&mut self, batch_sizes: &[usize]) -> Vec<CropJob> {
         let index = batch_sizes.iter().rposition(|size| *size <= self.crops.len()).unwrap_or(0);
         self.batches[index] += 1;
+        self.embedding += 1;
         self.frames_before_crops = 0;
         let (now, size) = (Instant::now(), batch_sizes[index].min(self.crops.len()));
         let mut batch: Vec<CropJob> = self.crops.drain(..size).collect();
@@ -377,5 +389,47 @@ impl Dropped {
             }
             Some(Unwanted::Cancelled) | None => self.cancelled += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::pipeline::job::AlignedFace;
+    use crate::types::Quality;
+
+    fn crop() -> CropJob {
+        let (reply, _) = oneshot::channel();
+        let caller = Caller::new(reply, Ticket::default(), Instant::now());
+        let (crop, quality) = (Zeroizing::new(Vec::new()), Quality::default());
+        CropJob { face: AlignedFace { crop, quality, liveness: None }, caller }
+    }
+
+    /// Of the batch that is handed out now, if any is.
+    fn size(queue: &Queue) -> Option<usize> {
+        match queue.state().next(&queue.shape)? {
+            Work::Crops(crops) => Some(crops.len()),
+            Work::Frame(_) | Work::Scrub | Work::End => panic!("there are only crops"),
+        }
+    }
+
+    #[test]
+    fn crops_gather_while_all_recognisers_are_at_work() {
+        let queue = Queue::new(QueueShape {
+            places: 8,
+            batch_sizes: vec![1, 2, 4],
+            workers: 4,
+            recognisers: 2,
+            gate_wait: Duration::from_secs(1),
+        });
+        let returned = |count| (0..count).for_each(|_| queue.return_crop(crop()));
+        returned(3);
+        assert_eq!([size(&queue), size(&queue)], [Some(2), Some(1)]);
+        returned(4);
+        assert_eq!(size(&queue), None);
+        queue.batch_done();
+        assert_eq!([size(&queue), size(&queue)], [Some(4), None]);
     }
 }

@@ -3,8 +3,8 @@
 //! # Invariants
 //! - A session runs on the provider that was asked for or does not exist: registration errors are
 //!   errors.
-//! - A worker's session uses one thread: the workers are the parallelism, so that nothing
-//!   oversubscribes the cores. The wide session, which uses all cores, works for a lone face only.
+//! - A session on cores uses one thread: the workers are the parallelism, so that nothing
+//!   oversubscribes them. The wide session, which uses all cores, works for a lone face only.
 //! - Inputs are borrowed from buffers of ours, outputs are zeroised where they lie before they are
 //!   freed, and the runtime's arena is off, so that it keeps no pool of freed faces.
 
@@ -26,6 +26,12 @@ use crate::types::EmbeddingError;
 
 /// The file in the models directory's `runtime` folder that names the library to load.
 const CURRENT: &str = "current";
+
+/// Sessions on a device, where each takes seconds to get ready (docs/performance.md). One detection
+/// leaves most of it idle: eight find three times as many faces as one. Two recognisers: one
+/// computes while the faces of the other travel.
+const DEVICE_DETECTORS: usize = 8;
+const DEVICE_RECOGNISERS: usize = 2;
 
 /// What computes: an execution provider of ONNX Runtime and its precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -83,6 +89,16 @@ impl Provider {
         matches!(self, Self::OpenVinoF32 | Self::OpenVinoBf16 | Self::OpenVinoInt8)
     }
 
+    /// Sessions of the detector for `workers`.
+    pub(super) fn detectors(self, workers: usize) -> usize {
+        if self.uses_cores() { workers } else { workers.min(DEVICE_DETECTORS) }
+    }
+
+    /// Sessions of the recogniser for `workers`.
+    pub(super) fn recognisers(self, workers: usize) -> usize {
+        if self.uses_cores() { workers } else { workers.min(DEVICE_RECOGNISERS) }
+    }
+
     /// Whether its detector rounds to eight bits of mantissa, which moves the landmarks of small
     /// faces too far.
     pub(super) fn is_coarse(self) -> bool {
@@ -102,7 +118,7 @@ impl Provider {
             Self::OpenVinoF32 => Some(openvino("f32", threads)),
             Self::OpenVinoBf16 => Some(openvino("bf16", threads)),
             Self::OpenVinoInt8 => Some(openvino(beside_eight_bits(), threads)),
-            Self::Cuda => Some(ep::CUDA::default().build()),
+            Self::Cuda => Some(cuda().build()),
             Self::TensorRt => Some(ep::TensorRT::default().with_fp16(true).build()),
         }
     }
@@ -128,6 +144,14 @@ fn openvino(precision: &str, threads: usize) -> ExecutionProviderDispatch {
         .with_device_type("CPU")
         .with_arbitrary_config("load_config", device)
         .build()
+}
+
+/// The heuristic search: the exhaustive one takes twice as long for each input shape and finds
+/// what is 2 to 4 % faster. Memory as needed, for many sessions share the device.
+fn cuda() -> ep::CUDA {
+    ep::CUDA::default()
+        .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
+        .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
 }
 
 /// The precision of what is not in eight bits.

@@ -31,8 +31,9 @@ pub struct PipelineSettings {
     pub detector_size: u32,
     /// Worker threads; default: one for each core.
     pub workers: Option<usize>,
-    /// Most faces in one inference, 1 to 128; the powers of two up to it are used.
-    pub max_batch: usize,
+    /// Most faces in one inference, 1 to 128; the powers of two up to it are used. Default: 8 on
+    /// cores, 64 on a device.
+    pub max_batch: Option<usize>,
     /// When a face is refused.
     pub quality: QualityThresholds,
     /// Largest frame, pixels.
@@ -57,7 +58,7 @@ impl Default for PipelineSettings {
             runtime: None,
             detector_size: 320,
             workers: None,
-            max_batch: 8,
+            max_batch: None,
             quality: QualityThresholds::default(),
             frame_pixels: limits.frame_pixels,
             queue: limits.requests_in_flight,
@@ -74,10 +75,11 @@ impl PipelineSettings {
         self.workers.unwrap_or_else(cores)
     }
 
-    /// Batch sizes in use: 1, 2, 4, .. up to `max_batch`.
-    pub(super) fn batch_sizes(&self) -> Vec<usize> {
+    /// Batch sizes that `provider` may use: 1, 2, 4, .. up to `max_batch`.
+    pub(super) fn batch_sizes(&self, provider: Provider) -> Vec<usize> {
+        let most = self.max_batch.unwrap_or(if provider.uses_cores() { 8 } else { 64 });
         std::iter::successors(Some(1), |size| Some(size * 2))
-            .take_while(|size| *size <= self.max_batch)
+            .take_while(|size| *size <= most)
             .collect()
     }
 
@@ -90,7 +92,11 @@ impl PipelineSettings {
         let checks = [
             ("pack", name_is_plain, "must name a folder of the models directory"),
             ("workers", self.workers() >= 1, "must be at least 1"),
-            ("max_batch", (1..=MAX_BATCH).contains(&self.max_batch), "must be 1 to 128"),
+            (
+                "max_batch",
+                self.max_batch.is_none_or(|most| (1..=MAX_BATCH).contains(&most)),
+                "must be 1 to 128",
+            ),
             ("gate_wait_ms", self.gate_wait_ms >= 1, "must be at least 1"),
             ("queue", self.queue >= 1, "must be at least 1"),
             ("frame_pixels", self.frame_pixels >= 1, "must be at least 1"),
@@ -186,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_setting_out_of_range_is_named() {
-        let settings = PipelineSettings { max_batch: 0, ..Default::default() };
+        let settings = PipelineSettings { max_batch: Some(0), ..Default::default() };
         assert_eq!(settings.check().unwrap_err().setting, "max_batch");
         let settings = PipelineSettings { pack: "../x".into(), ..Default::default() };
         assert_eq!(settings.check().unwrap_err().setting, "pack");
@@ -195,7 +201,12 @@ mod tests {
 
     #[test]
     fn batch_sizes_are_powers_of_two() {
-        let sizes = |max_batch| PipelineSettings { max_batch, ..Default::default() }.batch_sizes();
-        assert_eq!((sizes(8), sizes(6), sizes(1)), (vec![1, 2, 4, 8], vec![1, 2, 4], vec![1]));
+        let sizes = |max_batch, provider| {
+            PipelineSettings { max_batch, ..Default::default() }.batch_sizes(provider)
+        };
+        assert_eq!(sizes(Some(6), Provider::Cpu), [1, 2, 4]);
+        assert_eq!(sizes(Some(1), Provider::Cuda), [1]);
+        assert_eq!(sizes(None, Provider::OpenVinoInt8), [1, 2, 4, 8]);
+        assert_eq!(sizes(None, Provider::Cuda), [1, 2, 4, 8, 16, 32, 64]);
     }
 }

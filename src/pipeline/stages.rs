@@ -1,7 +1,7 @@
 //! The two stages of the work, as one worker does them: frame -> aligned face, and aligned faces
 //! -> embeddings.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
@@ -17,6 +17,7 @@ use super::liveness::{Judgement, Liveness};
 use super::pack::ModelPack;
 use super::quality::QualityThresholds;
 use super::runtime::{InferenceError, Provider, Runtime};
+use super::sessions::Pool;
 use super::settings::PipelineSettings;
 use super::tuning::Plan;
 use super::{align, quality};
@@ -102,47 +103,52 @@ impl Parts<'_> {
     }
 }
 
-/// Sessions that the workers share: each takes memory, and is seldom asked.
-pub(super) struct Shared {
+/// The sessions of all workers.
+pub(super) struct Sessions {
+    detectors: Pool<Detector>,
+    recognisers: Pool<Recogniser>,
     /// Computes with all cores, for a face that is alone in the pipeline.
-    wide: Option<Mutex<Recogniser>>,
-    /// The detector in f32, for small faces, where the provider is coarse.
-    precise: Option<Mutex<Detector>>,
+    wide: Option<Pool<Recogniser>>,
+    /// The detector in f32, for small faces, where the provider is coarse. One, since it takes
+    /// memory and is seldom asked.
+    precise: Option<Pool<Detector>>,
 }
 
-impl Shared {
+impl Sessions {
     /// Loads what the plan asks for and runs each input shape once.
     pub(super) fn warm(parts: &Parts<'_>) -> Result<Self, ChoiceError> {
         let (plan, workers) = (parts.plan, parts.settings.workers());
-        let wide = plan.wide.then(|| parts.recogniser(workers, &[1])).transpose()?;
-        let precise = plan.detector.is_coarse().then(|| parts.detector(Provider::Cpu, 1));
-        Ok(Self { wide: wide.map(Mutex::new), precise: precise.transpose()?.map(Mutex::new) })
+        let precise = || Pool::load(1, || parts.detector(Provider::Cpu, 1));
+        Ok(Self {
+            detectors: Pool::load(plan.detector.detectors(workers), || {
+                parts.detector(plan.detector, 1)
+            })?,
+            recognisers: Pool::load(plan.recogniser.recognisers(workers), || {
+                parts.recogniser(1, &plan.batch_sizes)
+            })?,
+            wide: plan
+                .wide
+                .then(|| Pool::load(1, || parts.recogniser(workers, &[1])))
+                .transpose()?,
+            precise: plan.detector.is_coarse().then(precise).transpose()?,
+        })
     }
 
     /// Overwrites what they still hold of faces. Whoever uses one now scrubs it when it is quiet.
     fn scrub(&self) -> Result<(), InferenceError> {
-        if let Some(mut wide) = self.wide.as_ref().and_then(unused) {
-            wide.scrub()?;
-        }
-        let precise = self.precise.as_ref().and_then(unused);
-        precise.map_or(Ok(()), |mut precise| precise.scrub())
+        let mut detectors =
+            self.detectors.unused().chain(self.precise.iter().flat_map(Pool::unused));
+        detectors.try_for_each(|mut detector| detector.scrub())?;
+        let mut recognisers =
+            self.recognisers.unused().chain(self.wide.iter().flat_map(Pool::unused));
+        recognisers.try_for_each(|mut recogniser| recogniser.scrub())
     }
 }
 
-/// A session that nobody uses just now.
-fn unused<T>(session: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
-    match session.try_lock() {
-        Ok(session) => Some(session),
-        Err(TryLockError::Poisoned(session)) => Some(session.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
-}
-
-/// The real stages: one session of each model, and those that all workers share.
+/// The real stages, as one worker does them with the sessions of all.
 pub(super) struct ModelStages {
-    detector: Detector,
-    recogniser: Recogniser,
-    shared: Arc<Shared>,
+    worker: usize,
+    sessions: Arc<Sessions>,
     /// Where the pack has it.
     liveness: Option<Liveness>,
     thresholds: QualityThresholds,
@@ -150,12 +156,15 @@ pub(super) struct ModelStages {
 }
 
 impl ModelStages {
-    /// Loads what one worker needs and runs each input shape once.
-    pub(super) fn warm(parts: &Parts<'_>, shared: Arc<Shared>) -> Result<Self, ChoiceError> {
+    /// Those of `worker`, a number from 0.
+    pub(super) fn new(
+        parts: &Parts<'_>,
+        sessions: Arc<Sessions>,
+        worker: usize,
+    ) -> Result<Self, ChoiceError> {
         Ok(Self {
-            detector: parts.detector(parts.plan.detector, 1)?,
-            recogniser: parts.recogniser(1, &parts.plan.batch_sizes)?,
-            shared,
+            worker,
+            sessions,
             liveness: parts.liveness()?,
             thresholds: parts.settings.quality.clone(),
             frame_pixels: parts.settings.frame_pixels,
@@ -198,20 +207,23 @@ impl ModelStages {
 
     /// The faces of `image`; once more in f32 when the main face is small and yet wanted.
     fn detect(
-        &mut self,
+        &self,
         image: &impl Picture,
         demands: FaceDemands,
     ) -> Result<Vec<Face>, InferenceError> {
-        let faces = self.detector.detect(image)?;
-        let scale = self.detector.scale(image);
-        let (Some(precise), Some(face)) = (&self.shared.precise, main_face(&faces, image)) else {
+        let Sessions { detectors, precise, .. } = &*self.sessions;
+        let mut detector = detectors.take(self.worker);
+        let faces = detector.detect(image)?;
+        let scale = detector.scale(image);
+        drop(detector);
+        let (Some(precise), Some(face)) = (precise, main_face(&faces, image)) else {
             return Ok(faces);
         };
         let eyes = face.eye_distance();
         if eyes * scale >= SMALL_FACE || eyes < demands.min_eye_distance_px {
             return Ok(faces);
         }
-        precise.lock().unwrap_or_else(PoisonError::into_inner).detect(image)
+        precise.take(self.worker).detect(image)
     }
 
     /// Judges a crop that the caller has aligned.
@@ -281,17 +293,16 @@ impl Stages for ModelStages {
         faces: &[AlignedFace],
         alone: bool,
     ) -> Result<Vec<Embedding>, InferenceError> {
-        let lone = self.shared.wide.as_ref().filter(|_| alone && faces.len() == 1);
-        match lone.and_then(unused) {
+        let Sessions { recognisers, wide, .. } = &*self.sessions;
+        let lone = wide.as_ref().filter(|_| alone && faces.len() == 1);
+        match lone.and_then(|wide| wide.unused().next()) {
             Some(mut wide) => wide.embed(faces),
-            None => self.recogniser.embed(faces),
+            None => recognisers.take(self.worker).embed(faces),
         }
     }
 
     fn scrub(&mut self) -> Result<(), InferenceError> {
-        self.detector.scrub()?;
-        self.recogniser.scrub()?;
         self.liveness.iter_mut().try_for_each(Liveness::scrub)?;
-        self.shared.scrub()
+        self.sessions.scrub()
     }
 }

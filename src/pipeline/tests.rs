@@ -93,7 +93,7 @@ impl Rig {
         let order = Arc::default();
         let fake = Fake { gate: opened, detected, embedded, scrubbed, order: Arc::clone(&order) };
         let gate_wait = Duration::from_millis(250);
-        let shape = QueueShape { places, batch_sizes, workers: 1, gate_wait };
+        let shape = QueueShape { places, batch_sizes, workers: 1, recognisers: 1, gate_wait };
         let queue = Arc::new(Queue::new(shape));
         let workers = vec![worker::spawn(0, Arc::clone(&queue), fake).unwrap()];
         let pipeline = Pipeline {

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::choice::{self, Candidate, ChoiceError};
+use super::StartError;
+use super::choice::{self, Candidate, ChoiceError, Trial};
+use super::detect::Detector;
 use super::embed::Recogniser;
+use super::frame::Image;
 use super::pack::ModelPack;
 use super::probes;
 use super::runtime::{Provider, Runtime};
+use super::sessions::Pool;
 use super::settings::{PipelineSettings, ProviderChoice};
-use super::{StartError, joined};
 
 /// How long each batch size is timed.
 const MEASURED: Duration = Duration::from_millis(100);
@@ -70,7 +73,7 @@ struct Circumstances {
     provider: ProviderChoice,
     detector_size: u32,
     workers: usize,
-    max_batch: usize,
+    max_batch: Option<usize>,
 }
 
 impl Circumstances {
@@ -119,8 +122,9 @@ pub(super) fn plan(
     settings: &PipelineSettings,
 ) -> Result<(Plan, Option<Unkept>), ChoiceError> {
     let circumstances = Circumstances::of(runtime, pack, settings);
-    if let Some(plan) = settings.tuning_file.as_deref().and_then(|file| kept(file, &circumstances))
-    {
+    let kept =
+        settings.tuning_file.as_deref().and_then(|file| kept(file, &circumstances, settings));
+    if let Some(plan) = kept {
         match choice::check(runtime, pack, &[plan.recogniser, plan.detector]) {
             Ok(()) => return Ok((plan, None)),
             Err(fault) => tracing::warn!(%fault, "the kept tuning is not usable; measuring again"),
@@ -132,12 +136,12 @@ pub(super) fn plan(
     Ok((plan, unkept))
 }
 
-fn kept(file: &Path, circumstances: &Circumstances) -> Option<Plan> {
+fn kept(file: &Path, circumstances: &Circumstances, settings: &PipelineSettings) -> Option<Plan> {
     let kept: Kept = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     let Kept { circumstances: then, plan } = kept;
-    let ascends = plan.batch_sizes.is_sorted() && plan.batch_sizes.first() == Some(&1);
-    let bounded = plan.batch_sizes.last().is_some_and(|most| *most <= circumstances.max_batch);
-    (then == *circumstances && ascends && bounded).then_some(plan)
+    let sizes = &plan.batch_sizes;
+    let possible = !sizes.is_empty() && settings.batch_sizes(plan.recogniser).starts_with(sizes);
+    (then == *circumstances && possible).then_some(plan)
 }
 
 /// Measures providers, then batch sizes, then whether all cores help a lone face.
@@ -154,7 +158,8 @@ fn measure(
     };
     let bench = Bench { runtime, pack, provider: recogniser };
     let workers = settings.workers();
-    let faces_per_second = bench.throughput(workers, &settings.batch_sizes(), MEASURED)?;
+    let faces_per_second =
+        bench.throughput(workers, &settings.batch_sizes(recogniser), MEASURED)?;
     let batch_sizes = sizes_that_pay(&faces_per_second);
     let wide = workers > 1
         && recogniser.uses_cores()
@@ -172,6 +177,8 @@ pub struct ProviderSpeed {
     pub faces_per_second: Vec<(usize, f32)>,
     /// Faces a second, one after the other, with one thread and with all.
     pub alone: [f32; 2],
+    /// Detections a second of all workers together.
+    pub detections_per_second: f32,
 }
 
 /// Measures every provider that runs here and agrees, with `settings`' workers and batch sizes;
@@ -188,25 +195,14 @@ pub fn compare_providers(
     let runtime = Runtime::load(&settings.models_dir, settings.runtime.as_deref())?;
     let side = settings.detector_size as usize;
     let (_, candidates) = choice::choose(&runtime, &pack, settings.provider, side)?;
+    let named = match settings.provider {
+        ProviderChoice::Auto => None,
+        ProviderChoice::Named(provider) => Some(provider),
+    };
     let mut table = Vec::new();
-    for candidate in candidates {
-        let provider = candidate.provider;
-        let bench = Bench { runtime: &runtime, pack: &pack, provider };
-        let runs = matches!(candidate.trial, choice::Trial::Runs { .. });
-        let workers = settings.workers();
-        let speed = ProviderSpeed {
-            candidate,
-            faces_per_second: if runs {
-                bench.throughput(workers, &settings.batch_sizes(), COMPARED)?
-            } else {
-                Vec::new()
-            },
-            alone: if runs {
-                [bench.alone(1, COMPARED)?, bench.alone(workers, COMPARED)?]
-            } else {
-                [0.0; 2]
-            },
-        };
+    for candidate in candidates.into_iter().filter(|c| named.is_none_or(|n| n == c.provider)) {
+        let bench = Bench { runtime: &runtime, pack: &pack, provider: candidate.provider };
+        let speed = bench.speed(candidate, settings)?;
         told(&speed);
         table.push(speed);
     }
@@ -234,27 +230,60 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// All of a provider that runs; nothing of one that does not.
+    fn speed(
+        &self,
+        candidate: Candidate,
+        settings: &PipelineSettings,
+    ) -> Result<ProviderSpeed, ChoiceError> {
+        let workers = settings.workers();
+        let mut speed = ProviderSpeed {
+            candidate,
+            faces_per_second: Vec::new(),
+            alone: [0.0; 2],
+            detections_per_second: 0.0,
+        };
+        if let Trial::Runs { .. } = speed.candidate.trial {
+            speed.faces_per_second =
+                self.throughput(workers, &settings.batch_sizes(self.provider), COMPARED)?;
+            speed.alone = [self.alone(1, COMPARED)?, self.alone(workers, COMPARED)?];
+            speed.detections_per_second =
+                self.detections(workers, settings.detector_size as usize)?;
+        }
+        Ok(speed)
+    }
+
+    /// Detections a second of the sessions of so many workers, on a blank picture.
+    fn detections(&self, workers: usize, side: usize) -> Result<f32, ChoiceError> {
+        let provider = self.provider;
+        let sessions = Pool::load::<ChoiceError>(provider.detectors(workers), || {
+            let mut detector = Detector::load(self.runtime, self.pack, provider, 1, side)?;
+            detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
+            Ok(detector)
+        })?;
+        let picture = Image::black(side, side);
+        let rate = |detector: &mut Detector| {
+            choice::per_second(provider, COMPARED, || detector.detect(&picture))
+        };
+        Ok(sessions.each(rate)?.into_iter().sum())
+    }
+
     fn recogniser(&self, threads: usize) -> Result<Recogniser, ChoiceError> {
         Ok(Recogniser::load(self.runtime, self.pack, self.provider, threads)?)
     }
 
-    /// Faces a second of `sessions` single-threaded sessions side by side, by batch size.
+    /// Faces a second of the sessions of so many workers, by batch size.
     fn throughput(
         &self,
-        sessions: usize,
+        workers: usize,
         sizes: &[usize],
         time: Duration,
     ) -> Result<Vec<(usize, f32)>, ChoiceError> {
-        let mut recognisers =
-            (0..sessions).map(|_| self.recogniser(1)).collect::<Result<Vec<_>, _>>()?;
+        let sessions = Pool::load(self.provider.recognisers(workers), || self.recogniser(1))?;
         let mut table = Vec::new();
         for size in sizes {
             let crops: Vec<Vec<u8>> = probes::crops().into_iter().cycle().take(*size).collect();
-            let rates = std::thread::scope(|scope| {
-                let rate = |recogniser| scope.spawn(|| self.rate(recogniser, &crops, time));
-                let timed: Vec<_> = recognisers.iter_mut().map(rate).collect();
-                timed.into_iter().map(joined).collect::<Result<Vec<f32>, ChoiceError>>()
-            })?;
+            let rates = sessions.each(|recogniser| self.rate(recogniser, &crops, time))?;
             table.push((*size, rates.into_iter().sum()));
         }
         Ok(table)
@@ -308,7 +337,7 @@ mod tests {
             models_dir: models(),
             provider: ProviderChoice::Named(Provider::Cpu),
             workers: Some(1),
-            max_batch: 2,
+            max_batch: Some(2),
             tuning_file: Some(file.clone()),
             ..PipelineSettings::default()
         };
@@ -332,7 +361,7 @@ mod tests {
         // Kept: the same numbers to the digit, which no second measurement gives.
         assert_eq!(again(&settings).0, measured);
         assert!(again(&settings).1.is_none());
-        let larger = PipelineSettings { max_batch: 4, ..settings.clone() };
+        let larger = PipelineSettings { max_batch: Some(4), ..settings.clone() };
         let (other, unkept) = again(&larger);
         assert_eq!((other.faces_per_second.len(), unkept.is_some()), (3, true));
         std::fs::write(&file, "{}").unwrap();
@@ -349,6 +378,8 @@ mod tests {
             (vec![1], true),
             (vec![2], false),
             (vec![], false),
+            (vec![1, 4], false),
+            (vec![1, 2, 4], false),
             (vec![1, 900], false),
         ] {
             let plan = Plan {
@@ -361,7 +392,11 @@ mod tests {
             };
             let kept = Kept { circumstances: circumstances.clone(), plan };
             Unkept { file: file.clone(), kept }.keep();
-            assert_eq!(super::kept(&file, &circumstances).is_some(), taken, "{batch_sizes:?}");
+            assert_eq!(
+                super::kept(&file, &circumstances, &settings).is_some(),
+                taken,
+                "{batch_sizes:?}"
+            );
         }
     }
 }

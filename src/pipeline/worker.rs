@@ -1,8 +1,7 @@
 //! The threads that do the work.
 //!
 //! # Invariants
-//! - One thread, one session of each model, one inference at a time: the number of workers is the
-//!   number of cores in use.
+//! - One thread, one inference at a time: the number of workers is the number of cores in use.
 //! - A worker that panics, or whose session fails, closes the queue: every job it held and every
 //!   job that waits is answered with an internal error, and the pipeline is unhealthy for good.
 //!   (Inputs have fixed shapes, so no picture can make a session fail.)
@@ -110,6 +109,7 @@ impl<S: Stages> Worker<'_, S> {
         let start = Instant::now();
         let embedded = self.stages.embed(&faces, self.queue.holds_one());
         self.queue.pace.crops_took(faces.len(), start.elapsed());
+        self.queue.batch_done();
         match embedded {
             Ok(embeddings) => {
                 answer(embeddings, faces, callers, start);
