@@ -1,7 +1,7 @@
 //! SCRFD face detection (Guo et al., "Sample and Computation Redistribution for Efficient Face
 //! Detection", 2021): letterbox, inference, anchors -> boxes and landmarks, suppression.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ort::session::Session;
 
@@ -9,6 +9,7 @@ use super::frame::{Image, Picture};
 use super::geometry::{Face, Point};
 use super::letterbox::{self, Fit};
 use super::pack::{DetectorSpec, ModelPack};
+use super::rewrite::of_pixels;
 use super::runtime::{InferenceError, Provider, Runtime, RuntimeError, Tensor};
 
 /// Most candidates that are compared with each other: a bound on the work, far above what a gate
@@ -19,13 +20,15 @@ const CANDIDATES: usize = 512;
 /// (`cargo bench --bench accuracy`).
 const LARGE_FACE: f32 = 24.0;
 
-/// A detector session with its input buffer.
+/// What faults call the model.
+const WHAT: &str = "detector";
+
+/// A detector with its input buffer.
 pub(super) struct Detector {
-    session: Session,
+    /// For each width and height of the inputs that it runs on, ascending, a session.
+    sessions: BTreeMap<usize, Session>,
     spec: DetectorSpec,
-    /// Width and height of the inputs that it runs on, ascending.
-    sides: Vec<usize>,
-    input: Tensor,
+    input: Tensor<u8>,
     /// The inputs that it ran on since it was scrubbed.
     used: BTreeSet<usize>,
 }
@@ -40,11 +43,16 @@ impl Detector {
         threads: usize,
         side: usize,
     ) -> Result<Self, RuntimeError> {
-        let session = runtime.session(&pack.detector_model, provider, threads)?;
-        let (input, spec) = (Tensor::new([1, 3, side, side]), pack.detector.clone());
+        let (input, spec) = (Tensor::new([1, side, side, 3]), pack.detector.clone());
         // On a device each input takes seconds to get ready.
         let sides = if provider.uses_cores() { spec.sizes_up_to(side) } else { vec![side] };
-        Ok(Self { session, spec, sides, input, used: BTreeSet::new() })
+        let session = |side| {
+            let model = of_pixels(&pack.detector_model, side, spec.normalisation());
+            let model = model.ok_or(RuntimeError::Detector)?;
+            Ok((side, runtime.session(&model, provider, threads)?))
+        };
+        let sessions = sides.into_iter().map(session).collect::<Result<_, RuntimeError>>()?;
+        Ok(Self { sessions, spec, input, used: BTreeSet::new() })
     }
 
     /// The faces of `image`, strongest first. A frame that a smaller input holds as it is goes into
@@ -65,23 +73,26 @@ impl Detector {
         image: &impl Picture,
         side: usize,
     ) -> Result<Vec<Face>, InferenceError> {
+        let Some(session) = self.sessions.get_mut(&side) else {
+            return Err(InferenceError::Shape { what: WHAT });
+        };
         self.used.insert(side);
-        self.input.reshape([1, 3, side, side]);
-        let fit = letterbox::fill(image, side, &self.spec, self.input.values_mut());
+        self.input.reshape([1, side, side, 3]);
+        let fit = letterbox::fill(image, side, self.spec.colour, self.input.values_mut());
         let spec = &self.spec;
         let read = |outputs: &[&[f32]]| candidates(outputs, spec, side, fit);
-        let found = self.input.run(&mut self.session, read)??;
+        let found = self.input.run(session, read)??;
         Ok(suppress(found, self.spec.nms_iou))
     }
 
     /// The least input that holds `image` as it is, if any does.
     fn least(&self, image: &impl Picture) -> usize {
         let longer = image.width().max(image.height());
-        self.sides.iter().copied().find(|side| *side >= longer).unwrap_or(self.largest())
+        self.sessions.keys().copied().find(|side| *side >= longer).unwrap_or(self.largest())
     }
 
     fn largest(&self) -> usize {
-        self.sides.last().copied().unwrap_or_default()
+        self.sessions.keys().next_back().copied().unwrap_or_default()
     }
 
     /// Pixels of the largest input for each pixel of `image`.
@@ -91,7 +102,7 @@ impl Detector {
 
     /// Runs once on a blank input of each size, because the first run of a size compiles.
     pub(super) fn warm(&mut self) -> Result<(), InferenceError> {
-        self.used.extend(&self.sides);
+        self.used.extend(self.sessions.keys());
         self.scrub()
     }
 
@@ -120,7 +131,7 @@ fn candidates(
             outputs
                 .get(kind * spec.strides.len() + level)
                 .filter(|values| values.len() == anchors * width)
-                .ok_or(InferenceError::Shape { what: "detector" })
+                .ok_or(InferenceError::Shape { what: WHAT })
         };
         let (scores, boxes, points) = (plane(0, 1)?, plane(1, 4)?, plane(2, 10)?);
         let strong = scores.iter().enumerate().filter(|(_, s)| **s >= spec.score_threshold);

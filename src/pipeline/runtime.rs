@@ -16,7 +16,7 @@ use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::TensorRef;
+use ort::value::{PrimitiveTensorElementType, TensorRef};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -202,6 +202,9 @@ pub enum RuntimeError {
     /// The pack's ranges do not fit.
     #[error("the recogniser cannot be computed in eight bits")]
     Quantise(#[from] QuantiseError),
+    /// The detector's model is not understood.
+    #[error("the detector is no readable ONNX model of pictures")]
+    Detector,
     /// A model does not load on a provider.
     #[error("the provider {provider} does not run here")]
     Session {
@@ -327,12 +330,12 @@ fn log(level: ort::logging::LogLevel, category: &str, _id: &str, _at: &str, mess
 }
 
 /// An input buffer of ours, reused and wiped after every run.
-pub(super) struct Tensor {
+pub(super) struct Tensor<T: Copy + Default = f32> {
     shape: [usize; 4],
-    values: Wiped<f32>,
+    values: Wiped<T>,
 }
 
-impl Tensor {
+impl<T: PrimitiveTensorElementType + fmt::Debug + Copy + Default + 'static> Tensor<T> {
     pub(super) fn new(shape: [usize; 4]) -> Self {
         Self { shape, values: Wiped::zeros(shape.iter().product()) }
     }
@@ -347,27 +350,27 @@ impl Tensor {
     }
 
     /// The values of the present shape, to be filled before each run.
-    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+    pub(super) fn values_mut(&mut self) -> &mut [T] {
         let length = self.shape.iter().product();
         &mut self.values[..length]
     }
 
     /// Runs `session` on these values, gives its outputs to `read`, then wipes both.
-    pub(super) fn run<T>(
+    pub(super) fn run<A>(
         &mut self,
         session: &mut Session,
-        read: impl FnOnce(&[&[f32]]) -> T,
-    ) -> Result<T, InferenceError> {
+        read: impl FnOnce(&[&[f32]]) -> A,
+    ) -> Result<A, InferenceError> {
         let result = self.run_unwiped(session, read);
         wipe(self.values_mut());
         Ok(result?)
     }
 
-    fn run_unwiped<T>(
+    fn run_unwiped<A>(
         &mut self,
         session: &mut Session,
-        read: impl FnOnce(&[&[f32]]) -> T,
-    ) -> ort::Result<T> {
+        read: impl FnOnce(&[&[f32]]) -> A,
+    ) -> ort::Result<A> {
         let shape = self.shape;
         let input = TensorRef::from_array_view((shape, &*self.values_mut()))?;
         let mut outputs = session.run(ort::inputs![input])?;

@@ -52,11 +52,43 @@ pub(super) struct Graph {
     pub(super) sparse_initializer: Vec<Bytes>,
 }
 
-/// The name of a `ValueInfoProto`.
+/// `ValueInfoProto`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Value {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) kind: Option<Kind>,
+}
+
+/// `TypeProto`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Kind {
+    #[prost(message, optional, tag = "1")]
+    pub(super) tensor: Option<TensorType>,
+}
+
+/// `TypeProto.Tensor`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TensorType {
+    #[prost(int32, tag = "1")]
+    pub(super) elements: i32,
+    #[prost(message, optional, tag = "2")]
+    pub(super) shape: Option<Shape>,
+}
+
+/// `TensorShapeProto`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Shape {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) dim: Vec<Dimension>,
+}
+
+/// `TensorShapeProto.Dimension` of a known size.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Dimension {
+    #[prost(int64, tag = "1")]
+    pub(super) value: i64,
 }
 
 /// `NodeProto`.

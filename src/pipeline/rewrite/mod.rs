@@ -3,10 +3,12 @@
 //! # Invariants
 //! - [`rewritten`] changes nothing of what is computed: the same products are added, at most in
 //!   another order. A model without its patterns, or one that is not understood, is left alone.
+//! - [`of_pixels`] changes nothing either but what the model is given.
 //! - [`quantised`] rounds, and is used where a check at start finds that it rounds little.
 
 mod groups;
 mod messages;
+mod pixels;
 mod quantise;
 mod siblings;
 
@@ -18,6 +20,7 @@ use prost::bytes::Bytes;
 
 use messages::{Graph, Model, Node, Tensor, Value};
 
+pub(super) use pixels::of_pixels;
 pub use quantise::QuantiseError;
 pub(super) use quantise::{Exposed, Range, exposed, quantised};
 

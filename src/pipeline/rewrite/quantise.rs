@@ -147,7 +147,7 @@ pub(in super::super) fn exposed(model: &[u8]) -> Result<Exposed, QuantiseError> 
             names.push(name.clone());
         }
     }
-    let outputs = names.into_iter().map(|name| Value { name }.encode_to_vec().into());
+    let outputs = names.into_iter().map(|name| Value { name, kind: None }.encode_to_vec().into());
     graph.output.extend(outputs);
     Ok(Exposed { model: model.encode_to_vec(), places })
 }

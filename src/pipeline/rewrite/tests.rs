@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::goldens::models;
-use super::super::pack::ModelPack;
+use super::super::pack::{ModelPack, Normalisation};
 use super::super::probes;
 use super::super::runtime::{Provider, Runtime, Tensor as Input};
 use super::messages::Attribute;
@@ -112,6 +112,33 @@ fn the_models_compute_what_they_computed() {
 }
 
 #[test]
+fn a_model_given_pixels_computes_what_it_computed() {
+    let pack = ModelPack::load(&models().join("research")).unwrap();
+    let (model, side) = (&pack.detector_model, 64);
+    let normalisation = Normalisation { mean: 127.5, std: 128.0 };
+    let byte = |at: usize| u8::try_from(at * 31 % 251).unwrap();
+    let pixels: Vec<u8> = (0..side * side * 3).map(byte).collect();
+    let plane = |channel: usize| pixels.iter().skip(channel).step_by(3);
+    let planes = [0, 1, 2].into_iter().flat_map(plane);
+    let wanted = computed(
+        model,
+        &planes.map(|byte| normalisation.apply(f32::from(*byte))).collect::<Vec<_>>(),
+    );
+    let runtime = Runtime::load(&models(), None).unwrap();
+    let given = of_pixels(model, side, normalisation).unwrap();
+    let mut session = runtime.session(&given, Provider::Cpu, 1).unwrap();
+    let mut input = Input::<u8>::new([1, side, side, 3]);
+    input.values_mut().copy_from_slice(&pixels);
+    let found = input.run(&mut session, |outputs| outputs.concat()).unwrap();
+    assert_eq!(found.len(), wanted.len());
+    for (found, wanted) in found.iter().zip(wanted) {
+        assert!((found - wanted).abs() < 1e-4, "{wanted} became {found}");
+    }
+    let mut other = Input::<u8>::new([1, side + 32, side + 32, 3]);
+    assert!(other.run(&mut session, |_| ()).is_err(), "the side is fixed");
+}
+
+#[test]
 fn convolutions_of_one_input_are_joined() {
     let family = |channels: &[usize], opset: u8, edit: fn(&mut Graph)| {
         let name = |at: usize| ["p", "q", "r"][at];
@@ -193,5 +220,6 @@ proptest! {
         let _ = rewritten(&bytes[..at]);
         let _ = quantised(&bytes, &[0; 4 * 3 * (3 + 32)], &[]);
         let _ = exposed(&bytes);
+        let _ = of_pixels(&bytes, 32, Normalisation { mean: 0.0, std: 1.0 });
     }
 }
