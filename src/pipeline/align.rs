@@ -25,34 +25,82 @@ pub(super) fn crop(image: &impl Picture, points: &Landmarks) -> Option<Zeroizing
     let inside = corners
         .iter()
         .all(|[x, y]| has_square(*x, image.width()) && has_square(*y, image.height()));
+    Some(if inside {
+        cut(|x, y| square_inside(image, at(x, y)))
+    } else {
+        cut(|x, y| square(image, at(x, y)))
+    })
+}
+
+/// The crop of what lies around each of its pixels' points.
+fn cut(around: impl Fn(usize, usize) -> Square) -> Zeroizing<Vec<u8>> {
     let mut crop = Zeroizing::new(vec![0; CROP_BYTES]);
-    for (y, row) in crop.as_chunks_mut::<{ 3 * CROP }>().0.iter_mut().enumerate() {
-        for (x, pixel) in row.as_chunks_mut().0.iter_mut().enumerate() {
-            *pixel = if inside { sample_inside(image, at(x, y)) } else { sample(image, at(x, y)) };
-        }
+    let mut row = Row { pixels: [[[0; 3]; CROP]; 4], shares: [[[0; 3]; CROP]; 2] };
+    for (y, pixels) in crop.as_chunks_mut().0.iter_mut().enumerate() {
+        (0..CROP).for_each(|x| row.put(x, around(x, y)));
+        row.mix(pixels);
     }
-    Some(crop)
+    crop
 }
 
 /// Bits of the weights.
-const BITS: i32 = 8;
+const BITS: u32 = 8;
+/// A share of all.
+const WHOLE: u16 = 1 << BITS;
+
+/// Four pixels around a point, and the shares of the right and of the lower ones.
+type Square = ([[u8; 3]; 4], [u16; 2]);
+
+/// The squares of a row of a crop, pixel by pixel and share by share, and each share as often as a
+/// pixel has samples: so processors mix several samples at once.
+struct Row {
+    pixels: [[[u8; 3]; CROP]; 4],
+    shares: [[[u16; 3]; CROP]; 2],
+}
+
+impl Row {
+    #[inline]
+    fn put(&mut self, x: usize, (square, shares): Square) {
+        for (pixels, pixel) in self.pixels.iter_mut().zip(square) {
+            pixels[x] = pixel;
+        }
+        for (all, share) in self.shares.iter_mut().zip(shares) {
+            all[x] = [share; 3];
+        }
+    }
+
+    fn mix(&self, out: &mut [u8; 3 * CROP]) {
+        let [a, b, c, d] = self.pixels.each_ref().map(|pixels| pixels.as_flattened());
+        let [right, lower] = self.shares.each_ref().map(|shares| shares.as_flattened());
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = mix([a[i], b[i], c[i], d[i]], [right[i], lower[i]]);
+        }
+    }
+}
 
 /// The bilinear sample of `image` at a point; what lies outside counts as black.
+pub(super) fn sample(image: &impl Picture, point: Point) -> [u8; 3] {
+    let ([a, b, c, d], shares) = square(image, point);
+    std::array::from_fn(|i| mix([a[i], b[i], c[i], d[i]], shares))
+}
+
+/// What lies around a point; what lies outside counts as black.
 #[inline]
-pub(super) fn sample(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
+fn square(image: &impl Picture, [x, y]: Point) -> Square {
     let near = |at: f32, side: usize| at > -1.0 && at < bound(side);
     if !near(x, image.width()) || !near(y, image.height()) {
-        return [0; 3];
+        return Square::default();
     }
-    let ((left, fx), (top, fy)) = (split(x), split(y));
-    mix(image.square_or_black(left, top), fx, fy)
+    let ((left, right), (top, lower)) = (split(x), split(y));
+    (image.square_or_black(left, top), [right, lower])
 }
 
 /// The same where the point and its neighbours [lie inside](has_square).
 #[inline]
-fn sample_inside(image: &impl Picture, [x, y]: Point) -> [u8; 3] {
-    let ((left, fx), (top, fy)) = (split(x), split(y));
-    mix(image.square(left.unsigned_abs() as usize, top.unsigned_abs() as usize), fx, fy)
+fn square_inside(image: &impl Picture, [x, y]: Point) -> Square {
+    let ((left, right), (top, lower)) = (split(x), split(y));
+    let square = image.square(left.unsigned_abs() as usize, top.unsigned_abs() as usize);
+    (square, [right, lower])
 }
 
 /// Whether `at` and the next pixel are among `side` pixels. A hundredth is kept for rounding: the
@@ -66,33 +114,22 @@ fn bound(side: usize) -> f32 {
     side as f32
 }
 
-/// The mean of four pixels, the right and the lower ones with these shares.
+/// The mean of four samples with these shares of the right and of the lower ones.
 #[inline]
-fn mix(square: [[u8; 3]; 4], right: i32, lower: i32) -> [u8; 3] {
-    let [a, b, c, d] = square.map(|pixel| pixel.map(i32::from));
-    let half = 1 << (2 * BITS - 1);
-    std::array::from_fn(|i| {
-        let upper = (a[i] << BITS) + (b[i] - a[i]) * right;
-        let under = (c[i] << BITS) + (d[i] - c[i]) * right;
-        let sum = (upper << BITS) + (under - upper) * lower + half;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a mean of bytes"
-        )]
-        {
-            (sum >> (2 * BITS)) as u8
-        }
-    })
+#[expect(clippy::cast_possible_truncation, reason = "a mean of bytes")]
+fn mix([a, b, c, d]: [u8; 4], [right, lower]: [u16; 2]) -> u8 {
+    let across = |a: u8, b: u8| u32::from(u16::from(a) * (WHOLE - right) + u16::from(b) * right);
+    let sum = across(a, b) * u32::from(WHOLE - lower) + across(c, d) * u32::from(lower);
+    ((sum + (1 << (2 * BITS - 1))) >> (2 * BITS)) as u8
 }
 
 /// The pixel before `at`, which is above -1 and not far, and the share of the next. Truncation of
 /// a positive number stands for rounding down, which is slow on plain x86-64.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "below 65,536")]
-fn split(at: f32) -> (i32, i32) {
-    let fixed = ((at + 1.0) * f32::from(1_u16 << BITS)) as i32;
-    ((fixed >> BITS) - 1, fixed & ((1 << BITS) - 1))
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 65,536")]
+fn split(at: f32) -> (i32, u16) {
+    let fixed = ((at + 1.0) * f32::from(WHOLE)) as i32;
+    ((fixed >> BITS) - 1, fixed as u16 % WHOLE)
 }
 
 #[cfg(test)]
