@@ -8,13 +8,13 @@
 //! ```text
 //! Conv ---------> PRelu ---------> Conv in groups of 2 ---------> PRelu ---------> Conv
 //!
-//! Conv, first --> PRelu --+------> depthwise + depthwise, first --> PRelu --+
-//!                          \/                                               Concat --> Conv
-//!                          /\                                               |
-//! Conv, second -> PRelu --+------> depthwise + depthwise, second -> PRelu --+
+//! Conv, first --> PRelu --+------> depthwise + depthwise, first --> PRelu --> Conv --+
+//!                          \/                                                        +
+//!                          /\                                                        |
+//! Conv, second -> PRelu --+------> depthwise + depthwise, second -> PRelu --> Conv --+
 //! ```
 
-use super::messages::{Attribute, Graph, Node, Tensor};
+use super::messages::{Graph, Node, Tensor};
 use super::{Change, LANES, Links, Made};
 
 /// The largest groups that are taken apart: `n` channels become `n` times `n` convolutions.
@@ -47,27 +47,37 @@ impl Layer {
         (whole && sides[0] == channels).then_some(Self { convolution, bend, weights, bias, slopes })
     }
 
-    /// Part `number` of the convolution, from `input`.
-    fn convolve(
-        &self,
-        made: &mut Made,
-        input: &str,
-        weights: Tensor,
-        bias: Option<Tensor>,
-        number: usize,
-    ) -> String {
-        let mut inputs = vec![input.to_owned(), made.keep(weights, number)];
-        inputs.extend(bias.map(|bias| made.keep(bias, number)));
-        let node = Node::new("Conv", inputs, format!("{}/{number}", self.convolution.output[0]));
-        made.node(Node { attribute: self.convolution.attribute.clone(), ..node })
-    }
-
     /// The slopes of `channels`, which are at `place` in their groups, on `input`.
     fn bend(&self, made: &mut Made, input: String, channels: &[usize], place: usize) -> String {
         let slopes = made.keep(self.slopes.pick(0, channels), place);
         let output = format!("{}/{place}", self.bend.output[0]);
         made.node(Node::new("PRelu", vec![input, slopes], output))
     }
+}
+
+/// Part `number` of a convolution, from `input`.
+fn convolve(
+    made: &mut Made,
+    whole: &Node,
+    input: &str,
+    weights: Tensor,
+    bias: Option<Tensor>,
+    number: usize,
+) -> String {
+    let mut inputs = vec![input.to_owned(), made.keep(weights, number)];
+    inputs.extend(bias.map(|bias| made.keep(bias, number)));
+    let node = Node::new("Conv", inputs, format!("{}/{number}", whole.output[0]));
+    made.node(Node { attribute: whole.attribute.clone(), ..node })
+}
+
+/// The sum of `terms`, under the name `to`. There are two at least.
+fn add_up(made: &mut Made, terms: Vec<String>, to: &str) -> String {
+    let last = terms.len() - 1;
+    let add = |(_, sum), (at, term)| {
+        let output = if at == last { to.to_owned() } else { format!("{term}/sum") };
+        (at, made.node(Node::new("Add", vec![sum, term], output)))
+    };
+    terms.into_iter().enumerate().reduce(add).map(|(_, sum)| sum).unwrap_or_default()
 }
 
 /// A convolution in small groups and its neighbours.
@@ -81,6 +91,7 @@ struct Pattern {
     grouped: Layer,
     last: Node,
     last_weights: Tensor,
+    last_bias: Option<Tensor>,
 }
 
 impl Pattern {
@@ -97,6 +108,8 @@ impl Pattern {
         let places = *links.weights(node(at), 1)?.1.get(1)?;
         let channels = groups.checked_mul(places)?;
         let (last_weights, sides) = links.weights(node(last), 1)?;
+        let has_bias = node(last).input.len() > 2;
+        let last_bias = if has_bias { Some(links.weights(node(last), 2)?.0) } else { None };
         let fits = groups >= LANES && (2..=MOST).contains(&places) && sides.len() == 4;
         let whole = [first, last].iter().all(|at| node(*at).is_whole_convolution());
         (fits && whole && sides[1] == channels).then_some(Self {
@@ -107,6 +120,7 @@ impl Pattern {
             grouped: Layer::of(links, node(at), node(after), channels)?,
             last: node(last).clone(),
             last_weights,
+            last_bias,
         })
     }
 
@@ -120,35 +134,29 @@ impl Pattern {
         for (place, channels) in sorted.iter().enumerate() {
             let weights = first.weights.pick(0, channels);
             let bias = Some(first.bias.pick(0, channels));
-            let input = &first.convolution.input[0];
-            let part = first.convolve(&mut made, input, weights, bias, place);
+            let whole = &first.convolution;
+            let part = convolve(&mut made, whole, &whole.input[0], weights, bias, place);
             parts.push(first.bend(&mut made, part, channels, place));
         }
         let grouped = &self.grouped;
-        let mut joined = Vec::new();
+        let mut terms = Vec::new();
         for (place, channels) in sorted.iter().enumerate() {
             let own = grouped.weights.pick(0, channels);
-            let mut sum = None;
+            let mut sum = Vec::new();
             for (from, part) in parts.iter().enumerate() {
                 let bias = (from == 0).then(|| grouped.bias.pick(0, channels));
                 let (weights, number) = (own.pick(1, &[from]), place * self.places + from);
-                let term = grouped.convolve(&mut made, part, weights, bias, number);
-                sum = Some(match sum {
-                    None => term,
-                    Some(sum) => {
-                        let output = format!("{term}/sum");
-                        made.node(Node::new("Add", vec![sum, term], output))
-                    }
-                });
+                let whole = &grouped.convolution;
+                sum.push(convolve(&mut made, whole, part, weights, bias, number));
             }
-            joined.push(grouped.bend(&mut made, sum.unwrap_or_default(), channels, place));
+            let to = format!("{}/sum/{place}", grouped.convolution.output[0]);
+            let sum = add_up(&mut made, sum, &to);
+            let part = grouped.bend(&mut made, sum, channels, place);
+            let bias = self.last_bias.clone().filter(|_| place == 0);
+            let weights = self.last_weights.pick(1, channels);
+            terms.push(convolve(&mut made, &self.last, &part, weights, bias, place));
         }
-        let mut concat = Node::new("Concat", joined, format!("{}/sorted", grouped.bend.output[0]));
-        concat.attribute.push(Attribute::number("axis", 1));
-        let mut last = self.last.clone();
-        last.input[0] = made.node(concat);
-        last.input[1] = made.keep(self.last_weights.pick(1, &sorted.concat()), "sorted");
-        made.nodes.push(last);
+        add_up(&mut made, terms, &self.last.output[0]);
         made
     }
 }
