@@ -46,7 +46,7 @@ pub(super) struct BenchArgs {
     /// Side of the detector's input, pixels
     #[arg(long, default_value_t = 320)]
     detector_size: u32,
-    /// Sessions side by side; one a core by default
+    /// Workers; one a core by default. Each has a session of its own on cores
     #[arg(long)]
     workers: Option<usize>,
     /// Largest batch; 8 on cores and 64 on a GPU by default

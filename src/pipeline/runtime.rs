@@ -6,7 +6,7 @@
 //! - A session on cores uses one thread: the workers are the parallelism, so that nothing
 //!   oversubscribes them. The wide session, which uses all cores, works for a lone face only.
 //! - Inputs are borrowed from buffers of ours, outputs are zeroised where they lie before they are
-//!   freed, and the runtime's arena is off, so that it keeps no pool of freed faces.
+//!   freed, and the runtime's arena in main memory is off, so that it keeps no pool of freed faces.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -203,7 +203,7 @@ pub enum RuntimeError {
     #[error("the recogniser cannot be computed in eight bits")]
     Quantise(#[from] QuantiseError),
     /// The detector's model is not understood.
-    #[error("the detector is no readable ONNX model of pictures")]
+    #[error("the detector is no readable ONNX model with one input, of pictures")]
     Detector,
     /// A model does not load on a provider.
     #[error("the provider {provider} does not run here")]

@@ -52,6 +52,18 @@ impl<S> Pool<S> {
         free.unwrap_or_else(|| from_own[0].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Those that `worker`, one of so many, may have used and that nobody uses just now: its own
+    /// where each has one, else all. Who uses one now will come for it.
+    pub(super) fn left_by(
+        &self,
+        worker: usize,
+        workers: usize,
+    ) -> impl Iterator<Item = MutexGuard<'_, S>> {
+        let one_each = self.0.len() == workers;
+        let may = move |(at, _): &(usize, _)| !one_each || *at == worker;
+        self.0.iter().enumerate().filter(may).filter_map(|(_, session)| unused(session))
+    }
+
     /// Those that nobody uses just now, one after the other.
     pub(super) fn unused(&self) -> impl Iterator<Item = MutexGuard<'_, S>> {
         self.0.iter().filter_map(unused)
@@ -81,6 +93,9 @@ mod tests {
         assert_eq!(pool.unused().map(|session| *session).collect::<Vec<_>>(), ['a']);
         drop(own);
         assert_eq!(pool.unused().count(), 2);
+        let left_by =
+            |worker, workers| pool.left_by(worker, workers).map(|s| *s).collect::<String>();
+        assert_eq!([left_by(1, 2), left_by(1, 4)], ["b", "ab"]);
     }
 
     #[test]

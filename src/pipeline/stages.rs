@@ -105,6 +105,7 @@ impl Parts<'_> {
 
 /// The sessions of all workers.
 pub(super) struct Sessions {
+    workers: usize,
     detectors: Pool<Detector>,
     recognisers: Pool<Recogniser>,
     /// Computes with all cores, for a face that is alone in the pipeline.
@@ -120,6 +121,7 @@ impl Sessions {
         let (plan, workers) = (parts.plan, parts.settings.workers());
         let precise = || Pool::load(1, || parts.detector(Provider::Cpu, 1));
         Ok(Self {
+            workers,
             detectors: Pool::load(plan.detector.detectors(workers), || {
                 parts.detector(plan.detector, 1)
             })?,
@@ -134,14 +136,18 @@ impl Sessions {
         })
     }
 
-    /// Overwrites what they still hold of faces. Whoever uses one now scrubs it when it is quiet.
-    fn scrub(&self) -> Result<(), InferenceError> {
-        let mut detectors =
-            self.detectors.unused().chain(self.precise.iter().flat_map(Pool::unused));
-        detectors.try_for_each(|mut detector| detector.scrub())?;
-        let mut recognisers =
-            self.recognisers.unused().chain(self.wide.iter().flat_map(Pool::unused));
-        recognisers.try_for_each(|mut recogniser| recogniser.scrub())
+    /// Overwrites what they still hold of the faces of `worker`, on its thread, whose pieces of the
+    /// heap these went through.
+    fn scrub(&self, worker: usize) -> Result<(), InferenceError> {
+        let of_detectors = [Some(&self.detectors), self.precise.as_ref()].into_iter().flatten();
+        for mut detector in of_detectors.flat_map(|pool| pool.left_by(worker, self.workers)) {
+            detector.scrub()?;
+        }
+        let of_recognisers = [Some(&self.recognisers), self.wide.as_ref()].into_iter().flatten();
+        for mut recogniser in of_recognisers.flat_map(|pool| pool.left_by(worker, self.workers)) {
+            recogniser.scrub()?;
+        }
+        Ok(())
     }
 }
 
@@ -303,6 +309,6 @@ impl Stages for ModelStages {
 
     fn scrub(&mut self) -> Result<(), InferenceError> {
         self.liveness.iter_mut().try_for_each(Liveness::scrub)?;
-        self.sessions.scrub()
+        self.sessions.scrub(self.worker)
     }
 }

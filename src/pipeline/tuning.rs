@@ -222,7 +222,7 @@ fn sizes_that_pay(measured: &[(usize, f32)]) -> Vec<usize> {
     sizes
 }
 
-/// Times one provider's recogniser.
+/// Times one provider's models.
 struct Bench<'a> {
     runtime: &'a Runtime,
     pack: &'a ModelPack,

@@ -49,7 +49,8 @@ impl Layer {
 
     /// The slopes of `channels`, which are at `place` in their groups, on `input`.
     fn bend(&self, made: &mut Made, input: String, channels: &[usize], place: usize) -> String {
-        let slopes = made.keep(self.slopes.pick(0, channels), place);
+        let part = format!("{}/{place}", self.bend.output[0]);
+        let slopes = made.keep(self.slopes.pick(0, channels), part);
         let output = format!("{}/{place}", self.bend.output[0]);
         made.node(Node::new("PRelu", vec![input, slopes], output))
     }
@@ -64,9 +65,11 @@ fn convolve(
     bias: Option<Tensor>,
     number: usize,
 ) -> String {
-    let mut inputs = vec![input.to_owned(), made.keep(weights, number)];
-    inputs.extend(bias.map(|bias| made.keep(bias, number)));
-    let node = Node::new("Conv", inputs, format!("{}/{number}", whole.output[0]));
+    // The node's name, since several may share their weights or bias.
+    let name = format!("{}/{number}", whole.output[0]);
+    let mut inputs = vec![input.to_owned(), made.keep(weights, &name)];
+    inputs.extend(bias.map(|bias| made.keep(bias, &name)));
+    let node = Node::new("Conv", inputs, name);
     made.node(Node { attribute: whole.attribute.clone(), ..node })
 }
 
