@@ -208,11 +208,23 @@ impl Trials<'_> {
 
     fn detector_ms(&self, provider: Provider) -> Result<f32, ChoiceError> {
         let side = self.detector_size;
-        let mut detector = Detector::load(self.runtime, self.pack, provider, 1, side)?;
-        detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
+        let mut detector = warm_detector(self.runtime, self.pack, provider, 1, side)?;
         let picture = Image::black(side, side);
         Ok(1000.0 / per_second(provider, MEASURED, || detector.detect(&picture))?)
     }
+}
+
+/// A detector after a run of each input size, so that nobody pays for that later.
+pub(super) fn warm_detector(
+    runtime: &Runtime,
+    pack: &ModelPack,
+    provider: Provider,
+    threads: usize,
+    side: usize,
+) -> Result<Detector, ChoiceError> {
+    let mut detector = Detector::load(runtime, pack, provider, threads, side)?;
+    detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
+    Ok(detector)
 }
 
 fn first_line(error: &dyn std::error::Error) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::choice::ChoiceError;
+use super::choice::{self, ChoiceError};
 use super::decode::{self, DecodeError};
 use super::detect::{Detector, main_face};
 use super::embed::Recogniser;
@@ -78,12 +78,9 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// A detector after a run of each input size, so that no request pays for that.
     fn detector(&self, provider: Provider, threads: usize) -> Result<Detector, ChoiceError> {
         let side = self.settings.detector_size as usize;
-        let mut detector = Detector::load(self.runtime, self.pack, provider, threads, side)?;
-        detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
-        Ok(detector)
+        choice::warm_detector(self.runtime, self.pack, provider, threads, side)
     }
 
     /// The recogniser after a run of each batch size.

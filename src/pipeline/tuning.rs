@@ -195,12 +195,12 @@ pub fn compare_providers(
     let runtime = Runtime::load(&settings.models_dir, settings.runtime.as_deref())?;
     let side = settings.detector_size as usize;
     let (_, candidates) = choice::choose(&runtime, &pack, settings.provider, side)?;
-    let named = match settings.provider {
-        ProviderChoice::Auto => None,
-        ProviderChoice::Named(provider) => Some(provider),
+    let wanted = |candidate: &Candidate| match settings.provider {
+        ProviderChoice::Auto => true,
+        ProviderChoice::Named(provider) => provider == candidate.provider,
     };
     let mut table = Vec::new();
-    for candidate in candidates.into_iter().filter(|c| named.is_none_or(|n| n == c.provider)) {
+    for candidate in candidates.into_iter().filter(wanted) {
         let bench = Bench { runtime: &runtime, pack: &pack, provider: candidate.provider };
         let speed = bench.speed(candidate, settings)?;
         told(&speed);
@@ -256,10 +256,8 @@ impl Bench<'_> {
     /// Detections a second of the sessions of so many workers, on a blank picture.
     fn detections(&self, workers: usize, side: usize) -> Result<f32, ChoiceError> {
         let provider = self.provider;
-        let sessions = Pool::load::<ChoiceError>(provider.detectors(workers), || {
-            let mut detector = Detector::load(self.runtime, self.pack, provider, 1, side)?;
-            detector.warm().map_err(|source| ChoiceError::Inference { provider, source })?;
-            Ok(detector)
+        let sessions = Pool::load(provider.detectors(workers), || {
+            choice::warm_detector(self.runtime, self.pack, provider, 1, side)
         })?;
         let picture = Image::black(side, side);
         let rate = |detector: &mut Detector| {

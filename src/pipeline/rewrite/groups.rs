@@ -49,10 +49,9 @@ impl Layer {
 
     /// The slopes of `channels`, which are at `place` in their groups, on `input`.
     fn bend(&self, made: &mut Made, input: String, channels: &[usize], place: usize) -> String {
-        let part = format!("{}/{place}", self.bend.output[0]);
-        let slopes = made.keep(self.slopes.pick(0, channels), part);
-        let output = format!("{}/{place}", self.bend.output[0]);
-        made.node(Node::new("PRelu", vec![input, slopes], output))
+        let name = format!("{}/{place}", self.bend.output[0]);
+        let slopes = made.keep(self.slopes.pick(0, channels), &name);
+        made.node(Node::new("PRelu", vec![input, slopes], name))
     }
 }
 
