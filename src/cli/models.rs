@@ -168,7 +168,7 @@ fn ranges(args: &RangesArgs, json: bool) -> Outcome {
         output::print_value(&serde_json::json!({ "faces": used, "sha256": sha256 }))?;
         return Ok(Exit::Ok);
     }
-    say!("{used} face(s) of {} photos, five views each; for the manifest:\n", people.len());
+    say!("{used} face(s) of {} photos, eight views each; for the manifest:\n", people.len());
     say!("[recogniser.ranges]");
     say!("file = {:?}", args.out.file_name().unwrap_or_default());
     say!("sha256 = {sha256:?}");

@@ -17,6 +17,9 @@ use super::{StartError, load_pack};
 
 /// What computes: the ranges are the reference's.
 const PROVIDER: Provider = Provider::Cpu;
+/// Of so many pixels of a plane the least and the greatest do not count. In large planes single
+/// pixels reach twice as far as all others, and steps for them would be too coarse for dark faces.
+const OUTLIER_IN: usize = 1_000;
 
 /// Measures ranges, photo by photo.
 pub struct RangeMeter {
@@ -63,8 +66,8 @@ impl RangeMeter {
         })
     }
 
-    /// Looks at the main face of `photo` (JPEG or PNG), as it is, mirrored, darker, brighter and
-    /// blurred. `false` where there is no picture, or no face in it.
+    /// Looks at the main face of `photo` (JPEG or PNG) in several [`views`]. `false` where there is
+    /// no picture, or no face in it.
     ///
     /// # Errors
     /// The runtime fails.
@@ -113,12 +116,15 @@ impl Met {
     fn learn(&mut self, values: &[f32]) {
         let pixels = (values.len() / self.sums.len()).max(1);
         self.count += pixels as u64;
+        let outliers = pixels / OUTLIER_IN;
+        let mut ordered = Vec::with_capacity(pixels);
         for (channel, plane) in values.chunks_exact(pixels).enumerate() {
-            for value in plane {
-                self.least[channel] = self.least[channel].min(*value);
-                self.greatest[channel] = self.greatest[channel].max(*value);
-                self.sums[channel] += f64::from(*value);
-            }
+            ordered.clear();
+            ordered.extend_from_slice(plane);
+            let mut nth = |n| *ordered.select_nth_unstable_by(n, f32::total_cmp).1;
+            self.least[channel] = self.least[channel].min(nth(outliers));
+            self.greatest[channel] = self.greatest[channel].max(nth(pixels - 1 - outliers));
+            self.sums[channel] += plane.iter().map(|value| f64::from(*value)).sum::<f64>();
         }
     }
 
@@ -137,15 +143,31 @@ impl Met {
     }
 }
 
-/// A crop as it is, mirrored, darker, brighter and blurred.
-fn views(crop: &[u8]) -> [Vec<u8>; 5] {
+/// A crop as it is, mirrored, darker, brighter, blurred, and as it would be at the edges of a
+/// picture: what lies outside is black, along straight lines and slanting ones.
+fn views(crop: &[u8]) -> [Vec<u8>; 8] {
     let pixels = crop.as_chunks::<3>().0;
     let mirrored = pixels.chunks_exact(CROP).flat_map(|row| row.iter().rev()).flatten().copied();
     let lit = |share: u16| {
         let sample = |v: &u8| u8::try_from(u16::from(*v) * share / 10).unwrap_or(u8::MAX);
         crop.iter().map(sample).collect::<Vec<_>>()
     };
-    [crop.to_vec(), mirrored.collect(), lit(5), lit(14), blurred(pixels)]
+    let within = |inside: fn(usize, usize) -> bool| {
+        let black = |(at, pixel): (usize, &[u8; 3])| {
+            if inside(at % CROP, at / CROP) { *pixel } else { [0; 3] }
+        };
+        pixels.iter().enumerate().flat_map(black).collect::<Vec<_>>()
+    };
+    [
+        crop.to_vec(),
+        mirrored.collect(),
+        lit(5),
+        lit(14),
+        blurred(pixels),
+        within(|x, y| x >= CROP / 6 && y >= CROP / 6),
+        within(|x, y| x < CROP - CROP / 6 && y < CROP - CROP / 6),
+        within(|x, y| x + y >= CROP / 2 && x + 3 * y < 3 * CROP && x < y + 2 * CROP / 3),
+    ]
 }
 
 /// Each pixel is the mean of its square of three by three.
@@ -184,9 +206,23 @@ mod tests {
     }
 
     #[test]
+    fn single_pixels_of_a_large_plane_do_not_count() {
+        let spikes = |pixels: usize| {
+            let mut plane: Vec<f32> = vec![0.25; pixels];
+            (plane[3], plane[7], plane[9]) = (-8.0, 9.0, 0.5);
+            let mut met = Met::nothing(1);
+            met.learn(&plane);
+            let Range { least, greatest, .. } = met.range();
+            (least[0], greatest[0])
+        };
+        assert_eq!(spikes(OUTLIER_IN - 1), (-8.0, 9.0));
+        assert_eq!(spikes(OUTLIER_IN), (0.25, 0.5));
+    }
+
+    #[test]
     fn eight_bits_with_measured_ranges_give_nearly_the_same_vector() {
         let (pack, ranges) = (ModelPack::load(&models().join("research")).unwrap(), of_photos());
-        let model = quantised(&pack.recogniser_model, &ranges, &[0]).unwrap();
+        let model = quantised(&pack.recogniser_model, &ranges, &[]).unwrap();
         assert!(model.len() < pack.recogniser_model.len() * 3 / 4, "weights are bytes");
         let runtime = Runtime::load(&models(), None).unwrap();
         let embed = |model: &[u8]| {

@@ -14,17 +14,26 @@
 //! Conv, second -> PRelu --+------> depthwise + depthwise, second -> PRelu --> Conv --+
 //! ```
 
-use super::messages::{Graph, Node, Tensor};
+use super::messages::{Attribute, Graph, Node, Tensor};
 use super::{Change, LANES, Links, Made};
 
 /// The largest groups that are taken apart: `n` channels become `n` times `n` convolutions.
 const MOST: usize = 4;
 
+/// How the parts come together again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reunion {
+    /// Each is convolved on, and the results are added.
+    Added,
+    /// They are put side by side.
+    SideBySide,
+}
+
 /// What takes the first such convolution apart, if there is one.
-pub(super) fn taken_apart(graph: &Graph, links: &Links) -> Option<Change> {
+pub(super) fn taken_apart(graph: &Graph, links: &Links, reunion: Reunion) -> Option<Change> {
     let pattern = (0..graph.node.len()).find_map(|at| Pattern::around(graph, links, at))?;
     let gone = pattern.nodes.to_vec();
-    Some(Change { gone, at: pattern.nodes[4], made: pattern.sorted() })
+    Some(Change { gone, at: pattern.nodes[4], made: pattern.sorted(reunion) })
 }
 
 /// A convolution and the slopes of its outputs.
@@ -127,7 +136,7 @@ impl Pattern {
     }
 
     /// The same computation with the channels sorted by their place in the group.
-    fn sorted(&self) -> Made {
+    fn sorted(&self, reunion: Reunion) -> Made {
         let mut made = Made::default();
         let of_place = |place| (0..self.groups).map(move |group| group * self.places + place);
         let sorted: Vec<Vec<usize>> = (0..self.places).map(|p| of_place(p).collect()).collect();
@@ -141,7 +150,7 @@ impl Pattern {
             parts.push(first.bend(&mut made, part, channels, place));
         }
         let grouped = &self.grouped;
-        let mut terms = Vec::new();
+        let mut halves = Vec::new();
         for (place, channels) in sorted.iter().enumerate() {
             let own = grouped.weights.pick(0, channels);
             let mut sum = Vec::new();
@@ -153,12 +162,34 @@ impl Pattern {
             }
             let to = format!("{}/sum/{place}", grouped.convolution.output[0]);
             let sum = add_up(&mut made, sum, &to);
-            let part = grouped.bend(&mut made, sum, channels, place);
+            halves.push(grouped.bend(&mut made, sum, channels, place));
+        }
+        match reunion {
+            Reunion::Added => self.add(&mut made, halves, &sorted),
+            Reunion::SideBySide => self.put_side_by_side(&mut made, halves, &sorted.concat()),
+        }
+        made
+    }
+
+    /// The last convolution of `parts`, which have these channels, one by one.
+    fn add(&self, made: &mut Made, parts: Vec<String>, sorted: &[Vec<usize>]) {
+        let term = |(place, (part, channels)): (usize, (String, &Vec<usize>))| {
             let bias = self.last_bias.clone().filter(|_| place == 0);
             let weights = self.last_weights.pick(1, channels);
-            terms.push(convolve(&mut made, &self.last, &part, weights, bias, place));
-        }
-        add_up(&mut made, terms, &self.last.output[0]);
-        made
+            convolve(made, &self.last, &part, weights, bias, place)
+        };
+        let terms = parts.into_iter().zip(sorted).enumerate().map(term).collect();
+        add_up(made, terms, &self.last.output[0]);
+    }
+
+    /// The last convolution of all parts together, which have these channels.
+    fn put_side_by_side(&self, made: &mut Made, parts: Vec<String>, channels: &[usize]) {
+        let name = format!("{}/whole", self.grouped.bend.output[0]);
+        let attribute = vec![Attribute::number("axis", 1)];
+        let whole = made.node(Node { attribute, ..Node::new("Concat", parts, name) });
+        let weights = made.keep(self.last_weights.pick(1, channels), &self.last.output[0]);
+        let bias = self.last_bias.clone().map(|bias| made.keep(bias, &self.last.output[0]));
+        let inputs = [whole, weights].into_iter().chain(bias).collect();
+        made.nodes.push(Node { input: inputs, ..self.last.clone() });
     }
 }

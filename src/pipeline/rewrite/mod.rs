@@ -18,6 +18,7 @@ use std::fmt::Display;
 use prost::Message;
 use prost::bytes::Bytes;
 
+use groups::Reunion;
 use messages::{Graph, Model, Node, Tensor, Value};
 
 pub(super) use pixels::of_pixels;
@@ -30,20 +31,25 @@ const LANES: usize = 16;
 /// `model` (ONNX bytes) rewritten; `None` where there is nothing to do.
 pub(super) fn rewritten(model: &[u8]) -> Option<Vec<u8>> {
     let mut model = Model::decode(Bytes::copy_from_slice(model)).ok()?;
+    rewrite(&mut model, Reunion::Added).then(|| model.encode_to_vec())
+}
+
+/// Whether anything was to be done.
+fn rewrite(model: &mut Model, reunion: Reunion) -> bool {
     let splits = model.has_plain_splits();
-    let graph = model.graph.as_mut()?;
+    let Some(graph) = &mut model.graph else { return false };
     let mut found = false;
-    while let Some(change) = change(graph, splits) {
+    while let Some(change) = change(graph, splits, reunion) {
         change.make(graph);
         found = true;
     }
-    found.then(|| model.encode_to_vec())
+    found
 }
 
 /// What is to be done next, if anything.
-fn change(graph: &Graph, splits: bool) -> Option<Change> {
+fn change(graph: &Graph, splits: bool, reunion: Reunion) -> Option<Change> {
     let links = Links::of(graph)?;
-    groups::taken_apart(graph, &links)
+    groups::taken_apart(graph, &links, reunion)
         .or_else(|| splits.then(|| siblings::joined(graph, &links)).flatten())
 }
 

@@ -7,6 +7,9 @@
 //!                                                                  a scale for each output
 //! ```
 //!
+//! Where several values stand side by side, each takes the steps by itself, so that a kernel takes
+//! them behind what makes it, and bytes are put side by side.
+//!
 //! What is usual, one range for all channels of a value, loses too much: PReLU leaves channels of
 //! very different spread. Here each channel is stretched over the 256 steps by itself, and the
 //! weights that it meets are scaled the other way. The bias takes up the offset, and what rounding
@@ -21,8 +24,9 @@ use prost::Message;
 use prost::bytes::Bytes;
 use thiserror::Error;
 
+use super::groups::Reunion;
 use super::messages::{Attribute, Graph, Model, Node, Tensor, Value};
-use super::{Links, Made, settle};
+use super::{Links, Made, rewrite, settle};
 
 /// A channel's range is widened so many times: other faces reach further.
 const MARGIN: f64 = 1.25;
@@ -47,7 +51,7 @@ pub enum QuantiseError {
     Ranges,
 }
 
-/// The range of each channel of a value: what a convolution may meet there.
+/// The range of each channel of a value: what a convolution meets there, but for outliers.
 #[derive(Debug, Clone, PartialEq)]
 pub(in super::super) struct Range {
     pub(in super::super) least: Vec<f32>,
@@ -83,8 +87,8 @@ impl Range {
     }
 }
 
-/// `model` (ONNX bytes) with its pointwise convolutions in eight bits, apart from those whose
-/// numbers are in `float`. `ranges` is what [`Range::write`] wrote of each, as f32 in little-endian.
+/// `model` (ONNX bytes), rewritten, with its pointwise convolutions in eight bits, apart from those
+/// whose numbers are in `float`. `ranges` is what [`Range::write`] wrote of each, as f32 in little-endian.
 ///
 /// # Errors
 /// [`QuantiseError`].
@@ -108,12 +112,14 @@ pub(in super::super) fn quantised(
     if floats.next().is_some() || !rest.is_empty() {
         return Err(QuantiseError::Ranges);
     }
+    let gone: Vec<usize> = layers.values().filter_map(|(layer, _)| layer.whole).collect();
     let mut made = Made::default();
     made.weights.push(Tensor::floats(UNIT[0], &[], &[1.0]));
     made.weights.push(Tensor::bytes(UNIT[1], Tensor::UNSIGNED, &[], vec![0]));
     for (at, node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         match layers.get(&at) {
             Some((layer, range)) => layer.quantise(&node, range, &mut made),
+            None if gone.contains(&at) => {}
             None => made.nodes.push(node),
         }
     }
@@ -129,7 +135,7 @@ pub(in super::super) struct Exposed {
     pub(in super::super) places: Vec<(usize, usize)>,
 }
 
-/// `model` with the inputs of its pointwise convolutions among its outputs.
+/// `model`, rewritten, with the inputs of its pointwise convolutions among its outputs.
 ///
 /// # Errors
 /// [`QuantiseError::Model`].
@@ -152,8 +158,12 @@ pub(in super::super) fn exposed(model: &[u8]) -> Result<Exposed, QuantiseError> 
     Ok(Exposed { model: model.encode_to_vec(), places })
 }
 
+/// The rewritten model: what is taken apart later would not be found between the steps.
 fn decoded(model: &[u8]) -> Result<Model, QuantiseError> {
-    Model::decode(Bytes::copy_from_slice(model)).map_err(|_malformed| QuantiseError::Model)
+    let model = Model::decode(Bytes::copy_from_slice(model));
+    let mut model = model.map_err(|_malformed| QuantiseError::Model)?;
+    rewrite(&mut model, Reunion::SideBySide);
+    Ok(model)
 }
 
 /// A convolution that looks at one pixel at a time.
@@ -162,6 +172,10 @@ struct Pointwise {
     at: usize,
     weights: Tensor,
     bias: Tensor,
+    /// What it looks at, side by side, with the channels of each.
+    parts: Vec<(String, usize)>,
+    /// Where the node is that puts them side by side.
+    whole: Option<usize>,
 }
 
 /// Those of `graph` with a bias, in its order. None is padded: a zero around bytes is no zero.
@@ -170,9 +184,28 @@ fn pointwise(graph: &Graph, links: &Links) -> Vec<Pointwise> {
         let [weights, bias] = links.convolution(node)?;
         let padded = node.numbers("pads").iter().any(|pad| *pad != 0);
         let one_pixel = weights.side(1) > 0 && weights.dims[2..] == [1, 1];
-        (one_pixel && !padded).then_some(Pointwise { at, weights, bias })
+        let whole = links.before(node).filter(|at| graph.node[*at].op_type == "Concat");
+        let parts = whole.and_then(|at| parts(graph, links, &graph.node[at]));
+        let parts = parts.filter(|parts| channels(parts) == weights.side(1));
+        let whole = whole.filter(|_| parts.is_some());
+        let parts = parts.unwrap_or_else(|| vec![(node.input[0].clone(), weights.side(1))]);
+        (one_pixel && !padded).then_some(Pointwise { at, weights, bias, parts, whole })
     };
     graph.node.iter().enumerate().filter_map(layer).collect()
+}
+
+/// What `concat` puts side by side along the channels, where it is known how many each has.
+fn parts(graph: &Graph, links: &Links, concat: &Node) -> Option<Vec<(String, usize)>> {
+    let part = |name: &String| {
+        let bend = &graph.node[*links.makers.get(name)?];
+        let (_, sides) = links.weights(bend, 1).filter(|_| bend.op_type == "PRelu")?;
+        (sides.len() == 3 && sides[1..] == [1, 1]).then(|| (name.clone(), sides[0]))
+    };
+    (concat.number("axis") == Some(1)).then(|| concat.input.iter().map(part).collect())?
+}
+
+fn channels(parts: &[(String, usize)]) -> usize {
+    parts.iter().map(|(_, channels)| channels).sum()
 }
 
 impl Pointwise {
@@ -204,37 +237,57 @@ impl Pointwise {
         rounded
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "computed in f64, kept in f32")]
+    /// The convolution in eight bits.
     fn quantise(&self, node: &Node, range: &Range, made: &mut Made) {
         let part = |part: &str| format!("{}/{part}", node.output[0]);
         let widened = range.widened();
-        let factors: Vec<f32> = widened.iter().map(|(width, _)| (STEPS / width) as f32).collect();
-        let offsets: Vec<f32> =
-            widened.iter().map(|(width, low)| (-low / width * STEPS) as f32).collect();
         let rounded = self.rounded(range, &widened);
-        let (outputs, inputs) = (self.weights.dims[0], self.weights.dims[1]);
+        let outputs = self.weights.dims[0];
         made.weights.extend([
-            Tensor::floats(&part("factor"), &[1, inputs, 1, 1], &factors),
-            Tensor::floats(&part("offset"), &[1, inputs, 1, 1], &offsets),
             Tensor::bytes(&part("weights"), Tensor::SIGNED, &self.weights.dims, rounded.bytes),
             Tensor::floats(&part("scale"), &[outputs, 1, 1, 1], &rounded.scales),
             Tensor::floats(&part("bias"), &[outputs], &rounded.biases),
         ]);
-        let mut put = |kind: &str, inputs: Vec<String>, to: &str| {
-            made.node(Node::new(kind, inputs, part(to)))
+        let mut rest = &widened[..];
+        let mut values = Vec::new();
+        for (number, (name, channels)) in self.parts.iter().enumerate() {
+            let (own, after) = rest.split_at(*channels);
+            rest = after;
+            values.push(step(made, name, own, &part(&number.to_string())));
+        }
+        let value = if let [value] = &*values {
+            value.clone()
+        } else {
+            let attribute = vec![Attribute::number("axis", 1)];
+            made.node(Node { attribute, ..Node::new("Concat", values, part("value")) })
         };
-        let [scale, zero] = UNIT.map(str::to_owned);
-        let wide = put("Mul", vec![node.input[0].clone(), part("factor")], "wide");
-        let shifted = put("Add", vec![wide, part("offset")], "shifted");
-        let bytes = vec![shifted, scale.clone(), zero.clone()];
-        let bytes = put("QuantizeLinear", bytes, "quantised");
-        let value = put("DequantizeLinear", vec![bytes, scale, zero], "value");
         let mut cast = Node::new("Cast", vec![part("weights")], part("cast"));
         cast.attribute.push(Attribute::number("to", i64::from(Tensor::FLOAT)));
         let cast = made.node(cast);
         let weights = made.node(Node::new("Mul", vec![cast, part("scale")], part("scaled")));
         made.nodes.push(Node { input: vec![value, weights, part("bias")], ..node.clone() });
     }
+}
+
+/// The steps of `value`, whose channels have these widths and least values.
+#[expect(clippy::cast_possible_truncation, reason = "computed in f64, kept in f32")]
+fn step(made: &mut Made, value: &str, widened: &[(f64, f64)], name: &str) -> String {
+    let part = |part: &str| format!("{name}/{part}");
+    let factors: Vec<f32> = widened.iter().map(|(width, _)| (STEPS / width) as f32).collect();
+    let offsets: Vec<f32> =
+        widened.iter().map(|(width, low)| (-low / width * STEPS) as f32).collect();
+    let dims = [1, i64::try_from(widened.len()).unwrap_or(i64::MAX), 1, 1];
+    made.weights.extend([
+        Tensor::floats(&part("factor"), &dims, &factors),
+        Tensor::floats(&part("offset"), &dims, &offsets),
+    ]);
+    let mut put =
+        |kind: &str, inputs: Vec<String>, to: &str| made.node(Node::new(kind, inputs, part(to)));
+    let [scale, zero] = UNIT.map(str::to_owned);
+    let wide = put("Mul", vec![value.to_owned(), part("factor")], "wide");
+    let shifted = put("Add", vec![wide, part("offset")], "shifted");
+    let bytes = put("QuantizeLinear", vec![shifted, scale.clone(), zero.clone()], "quantised");
+    put("DequantizeLinear", vec![bytes, scale, zero], "value")
 }
 
 /// Weights in eight bits.

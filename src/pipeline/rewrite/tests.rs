@@ -78,12 +78,17 @@ fn model(groups: usize, places: usize) -> Model {
 
 /// All outputs of the reference for some input, one after the other.
 fn computed(model: &[u8], input: &[f32]) -> Vec<f32> {
+    outputs(model, input).concat()
+}
+
+fn outputs(model: &[u8], input: &[f32]) -> Vec<Vec<f32>> {
     let runtime = Runtime::load(&models(), None).unwrap();
     let mut session = runtime.session(model, Provider::Cpu, 1).unwrap();
     let side = (input.len() / 3).isqrt();
     let mut tensor = Input::new([1, 3, side, side]);
     tensor.values_mut().copy_from_slice(input);
-    tensor.run(&mut session, |outputs| outputs.concat()).unwrap()
+    let copied = |outputs: &[&[f32]]| outputs.iter().map(|values| values.to_vec()).collect();
+    tensor.run(&mut session, copied).unwrap()
 }
 
 fn assert_same(model: &[u8], input: &[f32]) {
@@ -177,13 +182,55 @@ fn groups_of_two_to_four_are_taken_apart() {
 fn what_is_padded_stays_in_floats() {
     let plain = model(16, 2);
     let zeros = |channels: usize| vec![0; 4 * 3 * channels];
-    assert!(quantised(&plain.encode_to_vec(), &zeros(3 + 32), &[]).is_ok());
+    // The first convolution is taken apart: both parts look at three channels.
+    assert!(quantised(&plain.encode_to_vec(), &zeros(3 + 3 + 32), &[]).is_ok());
     let mut padded = plain;
     let pads = Attribute::numbers("pads", vec![1; 4]);
     padded.graph.as_mut().unwrap().node[0].attribute.push(pads);
     let padded = padded.encode_to_vec();
-    assert_eq!(quantised(&padded, &zeros(3 + 32), &[]), Err(QuantiseError::Ranges));
+    assert_eq!(quantised(&padded, &zeros(3 + 3 + 32), &[]), Err(QuantiseError::Ranges));
     assert!(quantised(&padded, &zeros(32), &[]).is_ok());
+}
+
+/// What the pointwise convolutions of `model` meet on `input`, as a pack's file has it.
+fn ranges(model: &[u8], input: &[f32]) -> Vec<u8> {
+    let Exposed { model, places } = exposed(model).unwrap();
+    let shown = outputs(&model, input);
+    let mut bytes = Vec::new();
+    for (output, channels) in places {
+        let pixels = shown[output].len() / channels;
+        let planes = || shown[output].chunks_exact(pixels);
+        let fold = |from: f32, by: fn(f32, f32) -> f32| {
+            planes().map(|plane| plane.iter().copied().fold(from, by)).collect()
+        };
+        #[expect(clippy::cast_precision_loss, reason = "some dozens")]
+        let mean = |plane: &[f32]| plane.iter().sum::<f32>() / pixels as f32;
+        let range = Range {
+            least: fold(f32::INFINITY, f32::min),
+            greatest: fold(f32::NEG_INFINITY, f32::max),
+            mean: planes().map(mean).collect(),
+        };
+        range.write(&mut bytes);
+    }
+    bytes
+}
+
+#[test]
+fn what_stands_side_by_side_is_rounded_before_it_does() {
+    let (plain, input) = (model(16, 2).encode_to_vec(), input(SIDE));
+    let rounded = quantised(&plain, &ranges(&plain, &input), &[]).unwrap();
+    let graph = Model::decode(&*rounded).unwrap().graph.unwrap();
+    let of_kind = |kind: &str| graph.node.iter().filter(|node| node.op_type == kind).count();
+    assert_eq!((of_kind("Concat"), of_kind("DequantizeLinear")), (1, 4));
+    let concat = graph.node.iter().find(|node| node.op_type == "Concat").unwrap();
+    let maker = |name: &String| graph.node.iter().find(|node| node.output.contains(name)).unwrap();
+    assert!(concat.input.iter().all(|name| maker(name).op_type == "DequantizeLinear"));
+    let (wanted, found) = (computed(&plain, &input), computed(&rounded, &input));
+    let most = wanted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    assert_ne!(found, wanted, "nothing was rounded");
+    for (found, wanted) in found.iter().zip(&wanted) {
+        assert!((found - wanted).abs() < most / 50.0, "{wanted} became {found} of {most}");
+    }
 }
 
 #[test]
@@ -218,7 +265,7 @@ proptest! {
         bytes[at] = byte;
         let _ = rewritten(&bytes);
         let _ = rewritten(&bytes[..at]);
-        let _ = quantised(&bytes, &[0; 4 * 3 * (3 + 32)], &[]);
+        let _ = quantised(&bytes, &[0; 4 * 3 * (3 + 3 + 32)], &[]);
         let _ = exposed(&bytes);
         let _ = of_pixels(&bytes, 32, Normalisation { mean: 0.0, std: 1.0 });
     }
