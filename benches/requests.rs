@@ -9,7 +9,7 @@
 
 mod faces;
 
-use std::alloc::{GlobalAlloc, Layout, System};
+use std::alloc::{GlobalAlloc, Layout};
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -50,25 +50,24 @@ const WIPING_TURN: Duration = Duration::from_secs(2);
 /// What glibc fills free memory of C and C++ with, where it is asked to.
 const PERTURBED: i32 = 0xA5;
 
-/// The program's allocator, or the system's: as [`WIPES`] says at each call. The blocks are the
-/// system's either way.
+/// The program's allocator, with its wipe or without: as [`WIPES`] says at each free.
 struct EitherAllocator;
 
 #[global_allocator]
 static ALLOCATOR: EitherAllocator = EitherAllocator;
 static WIPES: AtomicBool = AtomicBool::new(true);
 
-// SAFETY: both allocators take and give blocks of `System`, so that each may free what the other
-// has allocated; the contract of each call is passed on as it is.
+// SAFETY: the blocks are the program's allocator's from first to last, and the contract of each call
+// is passed on as it is.
 unsafe impl GlobalAlloc for EitherAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract.
-        unsafe { System.alloc(layout) }
+        unsafe { WipingAllocator.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { WipingAllocator.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
@@ -77,18 +76,7 @@ unsafe impl GlobalAlloc for EitherAllocator {
             if WIPES.load(Ordering::Relaxed) {
                 WipingAllocator.dealloc(start, layout);
             } else {
-                System.dealloc(start, layout);
-            }
-        }
-    }
-
-    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps the contract.
-        unsafe {
-            if WIPES.load(Ordering::Relaxed) {
-                WipingAllocator.realloc(start, layout, size)
-            } else {
-                System.realloc(start, layout, size)
+                WipingAllocator.give_back(start, layout);
             }
         }
     }

@@ -1,10 +1,12 @@
-//! The program's allocator: what is freed is overwritten first, and given back after the start.
+//! The program's allocator: what is freed is overwritten first, and kept for the thread's next
+//! allocations ([`shelf`]) or given back.
 //!
 //! Messages, frames, decoders' rows and vectors pass through buffers of many crates, and each of
 //! them frees what it used. One place that all of them go through wipes it, whoever it belonged to.
 //!
 //! # Invariants
-//! - Every byte that was allocated is zero before it goes back to the system's allocator.
+//! - Every byte that was allocated is zero before it goes on a shelf or back to the system's
+//!   allocator.
 //! - A block that grows or shrinks moves into a new one, and the old one is wiped: the system's
 //!   own `realloc` may move a block and leave a copy where it was.
 //!
@@ -14,26 +16,61 @@
 
 #![expect(unsafe_code, reason = "an allocator deals in raw memory")]
 
+mod segments;
+mod shelf;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// The system's allocator, with a wipe before each free. To be made the program's own by
-/// `#[global_allocator]`.
+use self::shelf::Class;
+
+/// The system's allocator, with a wipe before each free, and shelves before its locks. Blocks of one
+/// may not be freed by the other. To be made the program's own by `#[global_allocator]`.
 #[derive(Debug, Clone, Copy)]
 pub struct WipingAllocator;
 
-// SAFETY: blocks are the system allocator's from first to last. All that is added is a write of
-// zeros to a whole block in `dealloc`, when nobody else may touch it any more; no call here
-// allocates, panics or unwinds. `realloc` is the trait's own, made of `alloc`, a copy of the lesser
-// size and `dealloc`.
+impl WipingAllocator {
+    /// Gives a block back as it is: for a bench that measures what wiping costs.
+    ///
+    /// # Safety
+    /// As for [`GlobalAlloc::dealloc`].
+    #[doc(hidden)]
+    pub unsafe fn give_back(&self, start: *mut u8, layout: Layout) {
+        match Class::of(layout) {
+            // SAFETY: by the caller's word `alloc` or `alloc_zeroed` took it from this class.
+            Some(class) => unsafe { class.give(start) },
+            // SAFETY: by the caller's word it came from there with this layout.
+            None => unsafe { System.dealloc(start, layout) },
+        }
+    }
+}
+
+// SAFETY: a block of a class comes from the shelf of its class or from the system's allocator, with
+// the class's layout, which is no smaller and aligns no less than what was asked for; it goes back
+// the same way, for `Class::of` says the same of the same layout each time. All other blocks are the
+// system allocator's from first to last. Before that, `dealloc` writes zeros to what the caller had
+// of the block, when nobody else may touch it any more. No call here allocates from this allocator,
+// panics or unwinds. `realloc` is the trait's own, made of `alloc`, a copy of the lesser size and
+// `dealloc`.
 unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps this trait's contract, which is the system allocator's too.
-        unsafe { System.alloc(layout) }
+        match Class::of(layout) {
+            Some(class) => class.take(),
+            // SAFETY: the caller keeps this trait's contract, which is the system allocator's too.
+            None => unsafe { System.alloc(layout) },
+        }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as in `alloc`. The kernel's fresh pages are zero: no second pass over them.
-        unsafe { System.alloc_zeroed(layout) }
+        let Some(class) = Class::of(layout) else {
+            // SAFETY: as in `alloc`. The kernel's fresh pages are zero: no second pass over them.
+            return unsafe { System.alloc_zeroed(layout) };
+        };
+        let start = class.take();
+        if !start.is_null() {
+            // SAFETY: a block of the class has at least as many bytes.
+            unsafe { start.write_bytes(0, layout.size()) };
+        }
+        start
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
@@ -46,8 +83,8 @@ unsafe impl GlobalAlloc for WipingAllocator {
         zeroize::optimization_barrier(unsafe {
             std::slice::from_raw_parts(start.cast_const(), layout.size())
         });
-        // SAFETY: `start` came from `alloc` or `alloc_zeroed` above with this layout.
-        unsafe { System.dealloc(start, layout) };
+        // SAFETY: the caller keeps the same contract.
+        unsafe { self.give_back(start, layout) };
     }
 }
 
@@ -61,23 +98,42 @@ pub fn gather() {
     }
 }
 
-/// Gives back to the system what the C heap holds free. Loading models leaves a third of what the
-/// process then holds as free pieces between live ones.
+/// Gives back to the system what only loading needed: what the C heap holds free, a third of what
+/// the process then holds, and pages of libraries. Free blocks that other threads keep stay.
 pub fn trim() {
+    shelf::clear();
     // SAFETY: the call takes no pointer and changes no block that is in use.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
     }
+    segments::let_go();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What a block holds once it is free. Reading it then is what no program may do, so the block
-    /// lies in a page that the test keeps: a bump allocator of one block would be another
-    /// allocator. The forensics test looks at the real thing; here only that blocks stay whole.
+    #[test]
+    fn a_block_on_the_shelf_holds_nothing_of_its_last_owner() {
+        let layout = Layout::from_size_align(5_000, 8).unwrap();
+        // SAFETY: a layout that is not empty; the block is filled before it is freed, once each
+        // time, and what is read of it the second time are bytes that were written the first.
+        unsafe {
+            let start = WipingAllocator.alloc(layout);
+            start.write_bytes(0xFA, 5_000);
+            WipingAllocator.dealloc(start, layout);
+            let again = WipingAllocator.alloc(layout);
+            assert_eq!(again, start, "the thread's own shelf");
+            assert!((0..5_000).all(|i| again.add(i).read() == 0));
+            again.write_bytes(0xFA, 5_000);
+            WipingAllocator.give_back(again, layout);
+            let again = WipingAllocator.alloc(layout);
+            assert!((0..5_000).all(|i| again.add(i).read() == 0xFA), "without the wipe it would");
+            WipingAllocator.dealloc(again, layout);
+        }
+    }
+
     #[test]
     fn a_block_keeps_its_bytes_while_it_grows_and_shrinks() {
         let small = Layout::from_size_align(48, 16).unwrap();

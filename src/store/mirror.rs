@@ -37,7 +37,7 @@ const PAGES: TableDefinition<'static, (u32, u64), &'static [u8]> = TableDefiniti
 const FILE_NAME: &str = "mirror.redb";
 const DIRECTORY_MODE: u32 = 0o700;
 /// Ciphertext that is read again at a restore only.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 1 << 20;
 
 /// What a page became in an epoch; `None` where it ended.
 pub(super) type PageThen = (u32, Option<Opaque>);

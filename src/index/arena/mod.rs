@@ -2,7 +2,7 @@
 //! move.
 //!
 //! ```text
-//! block, R rows = R/32 groups (512, 512, 1,024, ... doubling up to 32,768, then 32,768 each)
+//! block, R rows = R/32 groups (512, 512, 1,024, ... doubling up to 8,192, then 8,192 each)
 //! +----- fronts -----+------ backs ------+------------ codes -------------+--- scales ---+
 //! | 1 KiB a group    | 1 KiB a group     | row: stride bytes | row | ...   | f32 LE a row |
 //! +------------------+-------------------+--------------------------------+--------------+
@@ -14,8 +14,8 @@
 //!
 //! A sketch scan streams through the fronts alone, eight rows to a register, and looks at the
 //! back of the few rows whose front resembles the probe: half the memory traffic. The first block
-//! is small so that a small gallery locks under the common limit of 8 MiB; large blocks let the
-//! kernel back them with large pages.
+//! is small so that a small gallery locks under the common limit of 8 MiB; blocks of some MiB let
+//! the kernel back them with large pages, and waste little where the last is not full.
 //!
 //! # Invariants
 //! - Nothing of a template lies outside the blocks: scales and sketches are template data too.
@@ -40,8 +40,8 @@ const FIRST_ROWS: usize = 512;
 /// Rows of a group.
 const GROUP: usize = GROUP_ROWS as usize;
 /// Rows of the largest blocks.
-const LAST_ROWS: usize = 32_768;
-/// Blocks that are smaller than the largest: 512, 512, 1,024, ... 16,384, which make one together.
+const LAST_ROWS: usize = 8_192;
+/// Blocks that are smaller than the largest: 512, 512, 1,024, ... 4,096, which make one together.
 const SMALL_BLOCKS: usize = (LAST_ROWS / FIRST_ROWS).ilog2() as usize + 1;
 /// Rows begin at multiples of this, bytes: a cache line, and the widest vector register.
 pub(super) const ROW_ALIGN: usize = 64;
@@ -354,10 +354,10 @@ mod tests {
     fn rows_keep_apart_and_zeroising_leaves_nothing() {
         let (quantiser, mut random) = (quantiser(130), Random::new(51));
         let mut arena = Arena::new(130, LockMode::BestEffort).unwrap();
-        while arena.capacity() < 70_000 {
+        while arena.capacity() < 20_000 {
             arena.grow().unwrap();
         }
-        let at = [0, 1, 31, 32, 511, 512, 1023, 1024, 32_767, 32_768, 65_535, 65_536, 69_999];
+        let at = [0, 1, 31, 32, 511, 512, 1023, 1024, 8_191, 8_192, 16_383, 16_384, 19_999];
         let rows: Vec<Row> = at.iter().map(|_| quantiser.row(&random.embedding(130))).collect();
         for (at, row) in at.into_iter().zip(&rows) {
             arena.write(at, row);

@@ -25,7 +25,7 @@ const REDB_HEAD_BYTES: usize = 4_096;
 /// The reserve for a full disk, where nothing else is said, bytes.
 const RESERVE_BYTES: u64 = 32 << 20;
 /// How much of the file redb may keep in memory, bytes. Ciphertext only.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 
 impl Embedded {
     /// Whether there is a store in `directory`.
