@@ -1,5 +1,5 @@
 //! The program's allocator: what is freed is overwritten first, and kept for the thread's next
-//! allocations ([`shelf`]) or given back.
+//! allocations or given back.
 //!
 //! Messages, frames, decoders' rows and vectors pass through buffers of many crates, and each of
 //! them frees what it used. One place that all of them go through wipes it, whoever it belonged to.

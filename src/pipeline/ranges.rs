@@ -66,7 +66,7 @@ impl RangeMeter {
         })
     }
 
-    /// Looks at the main face of `photo` (JPEG or PNG) in several [`views`]. `false` where there is
+    /// Looks at the main face of `photo` (JPEG or PNG) in several views. `false` where there is
     /// no picture, or no face in it.
     ///
     /// # Errors
