@@ -57,8 +57,8 @@ struct EitherAllocator;
 static ALLOCATOR: EitherAllocator = EitherAllocator;
 static WIPES: AtomicBool = AtomicBool::new(true);
 
-// SAFETY: the blocks are the program's allocator's from first to last, and the contract of each call
-// is passed on as it is.
+// SAFETY: the blocks are the program's allocator's from first to last, and the contract of each
+// call is passed on as it is.
 unsafe impl GlobalAlloc for EitherAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract.

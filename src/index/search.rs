@@ -23,8 +23,8 @@ use crate::types::{Embedding, Similarity, SubjectRef, Timestamp};
 const LONE: Duration = Duration::from_micros(40);
 /// Longest repetition of an answer for which nobody need make way.
 const SHORT: Duration = Duration::from_micros(400);
-/// Batches that should take more are spread over the cores. While a shorter one runs the other cores
-/// have requests to receive and answers to write, and would only take turns with it.
+/// Batches that should take more are spread over the cores. While a shorter one runs the other
+/// cores have requests to receive and answers to write, and would only take turns with it.
 const SPREAD: Duration = Duration::from_millis(2);
 
 /// Runs work on a thread that may block.

@@ -23,8 +23,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use self::shelf::Class;
 
-/// The system's allocator, with a wipe before each free, and shelves before its locks. Blocks of one
-/// may not be freed by the other. To be made the program's own by `#[global_allocator]`.
+/// The system's allocator, with a wipe before each free, and shelves before its locks. Blocks of
+/// one may not be freed by the other. To be made the program's own by `#[global_allocator]`.
 #[derive(Debug, Clone, Copy)]
 pub struct WipingAllocator;
 
@@ -46,8 +46,8 @@ impl WipingAllocator {
 
 // SAFETY: a block of a class comes from the shelf of its class or from the system's allocator, with
 // the class's layout, which is no smaller and aligns no less than what was asked for; it goes back
-// the same way, for `Class::of` says the same of the same layout each time. All other blocks are the
-// system allocator's from first to last. Before that, `dealloc` writes zeros to what the caller had
+// the same way, for `Class::of` says the same of the same layout each time. All other blocks are
+// the system allocator's from first to last. Before that, `dealloc` writes zeros to what the caller had
 // of the block, when nobody else may touch it any more. No call here allocates from this allocator,
 // panics or unwinds. `realloc` is the trait's own, made of `alloc`, a copy of the lesser size and
 // `dealloc`.

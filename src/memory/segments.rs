@@ -44,8 +44,8 @@ fn untouched(mappings: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The addresses of the mapping that `line` begins, and whether it is one of a file that can be read
-/// only: `7f5c00000000-7f5c00021000 r-xp 00001000 fe:00 1234    /lib/libc.so.6`.
+/// The addresses of the mapping that `line` begins, and whether it is one of a file that can be
+/// read only: `7f5c00000000-7f5c00021000 r-xp 00001000 fe:00 1234    /lib/libc.so.6`.
 fn head(line: &str) -> Option<(Range<usize>, bool)> {
     let (addresses, rest) = line.split_once(' ')?;
     let (start, end) = addresses.split_once('-')?;

@@ -2,8 +2,8 @@
 //!
 //! The C heap has two arenas here ([`super::gather`]), each with a lock that every block of more
 //! than a kilobyte takes, and every smaller one of which a thread has none left. A holder of that
-//! lock who loses its core makes all others wait for a slice of the scheduler. A request takes and
-//! gives back some hundred blocks; almost all of them come from here.
+//! lock who loses its core makes all others wait for a slice of the scheduler. What a thread has
+//! given back it takes from here, without a lock.
 //!
 //! # Invariants
 //! - A block of a class has exactly its class's size, whatever was asked for: whoever takes it from

@@ -150,7 +150,7 @@ impl Pattern {
             parts.push(first.bend(&mut made, part, channels, place));
         }
         let grouped = &self.grouped;
-        let mut halves = Vec::new();
+        let mut bent = Vec::new();
         for (place, channels) in sorted.iter().enumerate() {
             let own = grouped.weights.pick(0, channels);
             let mut sum = Vec::new();
@@ -162,11 +162,11 @@ impl Pattern {
             }
             let to = format!("{}/sum/{place}", grouped.convolution.output[0]);
             let sum = add_up(&mut made, sum, &to);
-            halves.push(grouped.bend(&mut made, sum, channels, place));
+            bent.push(grouped.bend(&mut made, sum, channels, place));
         }
         match reunion {
-            Reunion::Added => self.add(&mut made, halves, &sorted),
-            Reunion::SideBySide => self.put_side_by_side(&mut made, halves, &sorted.concat()),
+            Reunion::Added => self.add(&mut made, bent, &sorted),
+            Reunion::SideBySide => self.put_side_by_side(&mut made, bent, &sorted.concat()),
         }
         made
     }

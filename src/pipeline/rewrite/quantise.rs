@@ -88,7 +88,8 @@ impl Range {
 }
 
 /// `model` (ONNX bytes), rewritten, with its pointwise convolutions in eight bits, apart from those
-/// whose numbers are in `float`. `ranges` is what [`Range::write`] wrote of each, as f32 in little-endian.
+/// whose numbers are in `float`. `ranges` is what [`Range::write`] wrote of each, as f32 in
+/// little-endian.
 ///
 /// # Errors
 /// [`QuantiseError`].
