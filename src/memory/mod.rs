@@ -47,10 +47,10 @@ impl WipingAllocator {
 // SAFETY: a block of a class comes from the shelf of its class or from the system's allocator, with
 // the class's layout, which is no smaller and aligns no less than what was asked for; it goes back
 // the same way, for `Class::of` says the same of the same layout each time. All other blocks are
-// the system allocator's from first to last. Before that, `dealloc` writes zeros to what the caller had
-// of the block, when nobody else may touch it any more. No call here allocates from this allocator,
-// panics or unwinds. `realloc` is the trait's own, made of `alloc`, a copy of the lesser size and
-// `dealloc`.
+// the system allocator's from first to last. Before that, `dealloc` writes zeros to what the caller
+// had of the block, when nobody else may touch it any more. No call here allocates from this
+// allocator, panics or unwinds. `realloc` is the trait's own, made of `alloc`, a copy of the lesser
+// size and `dealloc`.
 unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match Class::of(layout) {

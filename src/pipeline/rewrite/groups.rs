@@ -14,7 +14,7 @@
 //! Conv, second -> PRelu --+------> depthwise + depthwise, second -> PRelu --> Conv --+
 //! ```
 
-use super::messages::{Attribute, Graph, Node, Tensor};
+use super::messages::{Graph, Node, Tensor};
 use super::{Change, LANES, Links, Made};
 
 /// The largest groups that are taken apart: `n` channels become `n` times `n` convolutions.
@@ -185,8 +185,7 @@ impl Pattern {
     /// The last convolution of all parts together, which have these channels.
     fn put_side_by_side(&self, made: &mut Made, parts: Vec<String>, channels: &[usize]) {
         let name = format!("{}/whole", self.grouped.bend.output[0]);
-        let attribute = vec![Attribute::number("axis", 1)];
-        let whole = made.node(Node { attribute, ..Node::new("Concat", parts, name) });
+        let whole = made.node(Node::side_by_side(parts, name));
         let weights = made.keep(self.last_weights.pick(1, channels), &self.last.output[0]);
         let bias = self.last_bias.clone().map(|bias| made.keep(bias, &self.last.output[0]));
         let inputs = [whole, weights].into_iter().chain(bias).collect();

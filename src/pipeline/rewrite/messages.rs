@@ -120,6 +120,12 @@ impl Node {
         }
     }
 
+    /// A node that puts values side by side along their channels.
+    pub(super) fn side_by_side(parts: Vec<String>, output: String) -> Self {
+        let attribute = vec![Attribute::number("axis", 1)];
+        Self { attribute, ..Self::new("Concat", parts, output) }
+    }
+
     fn attributes(&self) -> impl Iterator<Item = Attribute> {
         self.attribute.iter().filter_map(|attribute| Attribute::decode(&**attribute).ok())
     }

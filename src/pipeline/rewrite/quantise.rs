@@ -185,28 +185,30 @@ fn pointwise(graph: &Graph, links: &Links) -> Vec<Pointwise> {
         let [weights, bias] = links.convolution(node)?;
         let padded = node.numbers("pads").iter().any(|pad| *pad != 0);
         let one_pixel = weights.side(1) > 0 && weights.dims[2..] == [1, 1];
-        let whole = links.before(node).filter(|at| graph.node[*at].op_type == "Concat");
-        let parts = whole.and_then(|at| parts(graph, links, &graph.node[at]));
-        let parts = parts.filter(|parts| channels(parts) == weights.side(1));
-        let whole = whole.filter(|_| parts.is_some());
-        let parts = parts.unwrap_or_else(|| vec![(node.input[0].clone(), weights.side(1))]);
+        let inputs = weights.side(1);
+        let whole = links.before(node).and_then(|at| Some((at, parts(graph, links, at)?)));
+        let whole =
+            whole.filter(|(_, parts)| parts.iter().map(|part| part.1).sum::<usize>() == inputs);
+        let (whole, parts) = match whole {
+            Some((at, parts)) => (Some(at), parts),
+            None => (None, vec![(node.input[0].clone(), inputs)]),
+        };
         (one_pixel && !padded).then_some(Pointwise { at, weights, bias, parts, whole })
     };
     graph.node.iter().enumerate().filter_map(layer).collect()
 }
 
-/// What `concat` puts side by side along the channels, where it is known how many each has.
-fn parts(graph: &Graph, links: &Links, concat: &Node) -> Option<Vec<(String, usize)>> {
+/// What node `at` puts side by side along the channels, where it does and it is known how many
+/// each has.
+fn parts(graph: &Graph, links: &Links, at: usize) -> Option<Vec<(String, usize)>> {
+    let concat = &graph.node[at];
     let part = |name: &String| {
         let bend = &graph.node[*links.makers.get(name)?];
         let (_, sides) = links.weights(bend, 1).filter(|_| bend.op_type == "PRelu")?;
         (sides.len() == 3 && sides[1..] == [1, 1]).then(|| (name.clone(), sides[0]))
     };
-    (concat.number("axis") == Some(1)).then(|| concat.input.iter().map(part).collect())?
-}
-
-fn channels(parts: &[(String, usize)]) -> usize {
-    parts.iter().map(|(_, channels)| channels).sum()
+    let along_channels = concat.op_type == "Concat" && concat.number("axis") == Some(1);
+    along_channels.then(|| concat.input.iter().map(part).collect())?
 }
 
 impl Pointwise {
@@ -259,8 +261,7 @@ impl Pointwise {
         let value = if let [value] = &*values {
             value.clone()
         } else {
-            let attribute = vec![Attribute::number("axis", 1)];
-            made.node(Node { attribute, ..Node::new("Concat", values, part("value")) })
+            made.node(Node::side_by_side(values, part("value")))
         };
         let mut cast = Node::new("Cast", vec![part("weights")], part("cast"));
         cast.attribute.push(Attribute::number("to", i64::from(Tensor::FLOAT)));
