@@ -10,6 +10,7 @@ use futures_util::stream;
 use hdrhistogram::Histogram;
 use tokio::task::JoinSet;
 
+use super::clock::Clock;
 use super::plan::{Kind, Load, Mix, Random};
 use super::workload::Workload;
 use crate::service::client::{Client, ClientError};
@@ -79,6 +80,7 @@ pub(super) struct Driver {
     workload: Workload,
     mix: Mix,
     deadline: Duration,
+    clock: Clock,
     turn: AtomicUsize,
 }
 
@@ -88,8 +90,9 @@ impl Driver {
         workload: Workload,
         mix: Mix,
         deadline: Duration,
+        clock: Clock,
     ) -> Self {
-        Self { clients, workload, mix, deadline, turn: AtomicUsize::new(0) }
+        Self { clients, workload, mix, deadline, clock, turn: AtomicUsize::new(0) }
     }
 
     /// Runs one step: `warm_up` unmeasured, then `measured`.
@@ -125,7 +128,7 @@ impl Driver {
             if due >= window.until {
                 break;
             }
-            tokio::time::sleep_until(due.into()).await;
+            self.clock.wait_until(due).await;
             while waiting.try_join_next().is_some() {}
             let kind = self.mix.kind(&mut random);
             if waiting.len() >= OUTSTANDING {
@@ -191,7 +194,7 @@ impl Driver {
             }
             return (Kind::Enrol, Answer { outcome });
         }
-        let verdict = client.verify_within(self.workload.verify(), self.deadline).await;
+        let verdict = client.verify_encoded(self.workload.verify(), self.deadline).await;
         (Kind::Verify, Answer { outcome: verdict.map(Some) })
     }
 

@@ -7,6 +7,7 @@
 //!   measure latency": coordinated omission).
 //! - Whom the bench enrols it revokes, also when it is interrupted; unless it is told to keep them.
 
+mod clock;
 mod drive;
 mod plan;
 mod plot;
@@ -24,6 +25,7 @@ use super::connection::ConnectionArgs;
 use super::exit::{Exit, Failure};
 use crate::service::client::Client;
 use crate::service::proto;
+use clock::Clock;
 use drive::Driver;
 use plan::{Load, Mix};
 use report::{Report, Step};
@@ -112,7 +114,9 @@ pub(super) async fn run(args: &BenchArgs, json: bool) -> Outcome {
     let workload = Workload::load(args, status.as_ref())?;
     let mut report = Report::about(status, args);
     let deadline = Duration::from_millis(args.deadline_ms);
-    let driver = Arc::new(Driver::new(clients, workload, mix, deadline));
+    let clock = Clock::new()
+        .map_err(|fault| Failure::new(Exit::Internal, format!("no timer to send by: {fault}")))?;
+    let driver = Arc::new(Driver::new(clients, workload, mix, deadline, clock));
     if !json {
         report.print_head();
     }

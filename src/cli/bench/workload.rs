@@ -13,6 +13,7 @@ use super::super::exit::{Exit, Failure};
 use super::super::files::read;
 use super::plan::Random;
 use super::{BenchArgs, ProbeKind};
+use crate::service::client::EncodedVerify;
 use crate::service::proto;
 use proto::verify_request::Probe;
 
@@ -25,8 +26,9 @@ const CROP: usize = 112;
 
 /// Everything that is sent, made before the first request.
 pub(super) struct Workload {
-    probes: Vec<Probe>,
-    gates: Vec<String>,
+    /// Requests with nothing but a probe, and with all but the probe; encoded.
+    probes: Vec<EncodedVerify>,
+    gates: Vec<EncodedVerify>,
     next: AtomicUsize,
     enrolment: Option<Enrolment>,
 }
@@ -62,17 +64,15 @@ impl Workload {
             }
         };
         let enrolment = Enrolment::of(args)?;
-        Ok(Self { probes, gates: args.gates.clone(), next: AtomicUsize::new(0), enrolment })
+        let probes = probes.into_iter().map(only_probe).collect();
+        let gates = args.gates.iter().map(|gate| all_but_probe(gate)).collect();
+        Ok(Self { probes, gates, next: AtomicUsize::new(0), enrolment })
     }
 
-    pub(super) fn verify(&self) -> proto::VerifyRequest {
+    pub(super) fn verify(&self) -> [EncodedVerify; 2] {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        proto::VerifyRequest {
-            gate_id: self.gates[number % self.gates.len()].clone(),
-            intent: proto::Intent::Button.into(),
-            probe: Some(self.probes[number % self.probes.len()].clone()),
-            ..proto::VerifyRequest::default()
-        }
+        let gate = self.gates[number % self.gates.len()].clone();
+        [gate, self.probes[number % self.probes.len()].clone()]
     }
 
     pub(super) fn enrol(&self) -> Option<proto::EnrollRequest> {
@@ -80,7 +80,7 @@ impl Workload {
         let number = enrolment.number.fetch_add(1, Ordering::Relaxed);
         let subject = format!("bench-{}-{number}", enrolment.run);
         let consent = enrolment.consent.for_subject(&subject);
-        let probe = self.probes[number % self.probes.len()].clone();
+        let probe = self.probes[number % self.probes.len()].decoded().probe?;
         Some(proto::EnrollRequest {
             idempotency_key: consent.consent_id.clone(),
             subject_ref: subject,
@@ -134,6 +134,18 @@ impl Enrolment {
             target: Some(proto::revoke_request::Target::SubjectRef(subject)),
         }
     }
+}
+
+fn only_probe(probe: Probe) -> EncodedVerify {
+    EncodedVerify::of(&proto::VerifyRequest { probe: Some(probe), ..Default::default() })
+}
+
+fn all_but_probe(gate: &str) -> EncodedVerify {
+    EncodedVerify::of(&proto::VerifyRequest {
+        gate_id: gate.to_owned(),
+        intent: proto::Intent::Button.into(),
+        ..Default::default()
+    })
 }
 
 /// The same picture as a frame of an enrolment.
