@@ -57,7 +57,7 @@ pub use backend::{
 pub use backup::{
     BackupCheck, BackupHead, BackupReader, BackupSummary, RestoreError, Restored, restore,
 };
-pub use embedded::{Embedded, EmbeddedError};
+pub use embedded::{Embedded, EmbeddedError, JournalFault};
 pub use error::StoreError;
 pub use facts::{Fact, FactKind, Facts};
 pub use load::LoadReport;

@@ -1,12 +1,15 @@
 //! A simulated disk: what was not synced may be lost at a power cut, sector by sector; it can be
-//! full, fail, and have its bits flipped.
+//! full, fail, and have its bits flipped. The journal is its beginning, the database the rest; each
+//! is synced for itself.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::{Builder, StorageBackend};
 
+use super::journal::JOURNAL_BYTES;
 use super::panics::catch;
 use super::reserve::{Reserve, Reserving, Spare};
 use super::{Embedded, EmbeddedError};
@@ -19,8 +22,32 @@ const BLOCK_BYTES: usize = 4_096;
 const CACHE_BYTES: usize = 1 << 20;
 
 /// A disk; clones are the same disk.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(in crate::store) struct SimulatedDisk(Arc<Mutex<State>>);
+
+impl Default for SimulatedDisk {
+    /// A disk with nothing on it.
+    fn default() -> Self {
+        Self::holding(vec![0; JOURNAL_BYTES])
+    }
+}
+
+/// A part of the disk.
+#[derive(Debug)]
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    bytes: Range<usize>,
+}
+
+impl SimulatedFile {
+    fn database(disk: &SimulatedDisk) -> Self {
+        Self { disk: disk.clone(), bytes: JOURNAL_BYTES..usize::MAX }
+    }
+
+    fn journal(disk: &SimulatedDisk) -> Self {
+        Self { disk: disk.clone(), bytes: 0..JOURNAL_BYTES }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -94,12 +121,14 @@ impl SimulatedDisk {
     }
 
     fn open_with(&self, reserve: Reserve) -> Result<Embedded, EmbeddedError> {
-        let disk = Reserving::new(self.clone(), reserve.clone());
+        let disk = Reserving::new(SimulatedFile::database(self), reserve.clone());
+        let journal = Reserving::new(SimulatedFile::journal(self), reserve.clone());
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         let database = catch(|| builder.create_with_backend(disk))?;
         Embedded::over(
             database.map_err(|fault| EmbeddedError::opening("disk".as_ref(), fault))?,
+            |_must_be_there| Ok(Box::new(journal)),
             reserve,
         )
     }
@@ -159,7 +188,7 @@ impl SimulatedDisk {
         let state = self.state();
         let mut coin = Coin(seed | 1);
         let mut image = state.synced.clone();
-        if image.is_empty() || coin.flip() {
+        if image.len() == JOURNAL_BYTES || coin.flip() {
             image.resize(state.current.len(), 0);
         }
         for sector in &state.dirty {
@@ -214,21 +243,26 @@ fn beyond() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
 }
 
-impl StorageBackend for SimulatedDisk {
+impl StorageBackend for SimulatedFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.state().current.len() as u64)
+        let end = self.bytes.end.min(self.disk.state().current.len());
+        Ok((end - self.bytes.start) as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let (at, state) = (index(offset), self.state());
+        let (at, state) = (self.bytes.start + index(offset), self.disk.state());
         let end = at.checked_add(out.len()).ok_or_else(beyond)?;
         out.copy_from_slice(state.current.get(at..end).ok_or_else(beyond)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.writable()?;
-        let (before, len) = (state.current.len(), index(len));
+        let mut state = self.disk.writable()?;
+        if self.bytes.end != usize::MAX {
+            assert_eq!(index(len), self.bytes.len(), "only the last file grows");
+            return state.done();
+        }
+        let (before, len) = (state.current.len(), self.bytes.start + index(len));
         state.current.resize(len, 0);
         // What is cut off may still be there when the power goes, and reads as zeros when it does
         // not.
@@ -238,7 +272,7 @@ impl StorageBackend for SimulatedDisk {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.writable()?;
+        let mut state = self.disk.writable()?;
         if let Some(left) = &mut state.syncs_left {
             *left -= 1;
             if *left == 0 {
@@ -248,8 +282,11 @@ impl StorageBackend for SimulatedDisk {
         state.done()?;
         state.syncs += 1;
         let State { current, synced, dirty, .. } = &mut *state;
-        synced.resize(current.len(), 0);
-        for sector in std::mem::take(dirty) {
+        if self.bytes.end == usize::MAX {
+            synced.resize(current.len(), 0);
+        }
+        let sectors = self.bytes.start / SECTOR_BYTES..self.bytes.end / SECTOR_BYTES;
+        for sector in dirty.extract_if(sectors, |_| true) {
             let at = (sector * SECTOR_BYTES).min(current.len());
             let end = (at + SECTOR_BYTES).min(current.len());
             synced[at..end].copy_from_slice(&current[at..end]);
@@ -258,9 +295,9 @@ impl StorageBackend for SimulatedDisk {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let (at, mut state) = (index(offset), self.writable()?);
-        let end = at.checked_add(data.len()).filter(|end| *end <= state.current.len());
-        let end = end.ok_or_else(beyond)?;
+        let (at, mut state) = (self.bytes.start + index(offset), self.disk.writable()?);
+        let most = self.bytes.end.min(state.current.len());
+        let end = at.checked_add(data.len()).filter(|end| *end <= most).ok_or_else(beyond)?;
         let blocks = at / BLOCK_BYTES..end.div_ceil(BLOCK_BYTES);
         let new = blocks.clone().filter(|block| !state.space.written.contains(block)).count();
         if new > state.space.free() {

@@ -1,4 +1,4 @@
-//! The embedded backend: one directory, one redb file, one process.
+//! The embedded backend: one directory, one redb file and its journal, one process.
 //!
 //! # Invariants
 //! - One thread writes, owned by the backend and joined when it closes.
@@ -9,6 +9,7 @@
 
 #[cfg(test)]
 pub(super) mod disk;
+pub(super) mod journal;
 mod open;
 mod panics;
 pub(super) mod reserve;
@@ -21,8 +22,10 @@ use std::time::Duration;
 use redb::Database;
 use tokio::task::spawn_blocking;
 
+pub use journal::JournalFault;
 pub use open::EmbeddedError;
 
+use self::journal::{Ahead, Journal, may_be_journalled};
 use self::panics::catch;
 use self::reserve::Reserve;
 use self::tables::ReadTables;
@@ -56,11 +59,16 @@ struct Running {
     database: Arc<Database>,
     writer: Writer,
     reserve: Reserve,
+    ahead: Ahead,
 }
 
 impl Embedded {
     /// Starts the writer on an open database whose tables exist.
-    fn start(database: Database, reserve: Reserve) -> Result<Self, EmbeddedError> {
+    fn start(
+        database: Database,
+        journal: Journal,
+        reserve: Reserve,
+    ) -> Result<Self, EmbeddedError> {
         let database = Arc::new(database);
         let health = writer::Health::default();
         let companion = writer::Attached::default();
@@ -71,8 +79,9 @@ impl Embedded {
             companion: companion.clone(),
             window: window.clone(),
         };
-        let writer = Writer::spawn(shared).map_err(EmbeddedError::Thread)?;
-        let running = RwLock::new(Some(Running { database, writer, reserve }));
+        let ahead = journal.ahead();
+        let writer = Writer::spawn(shared, journal).map_err(EmbeddedError::Thread)?;
+        let running = RwLock::new(Some(Running { database, writer, reserve, ahead }));
         Ok(Self { running, health, companion, window })
     }
 
@@ -93,6 +102,22 @@ impl Embedded {
             .await
             .map_err(|panicked| BackendError::Read(Box::new(panicked)))?
             .map_err(|fault| BackendError::Read(Box::new(fault)))
+    }
+
+    /// The same of tables that the journal writes too, and therefore behind it.
+    async fn reading_settled<T: Send + 'static>(
+        &self,
+        tables: impl IntoIterator<Item = Table>,
+        read: impl FnOnce(ReadTables) -> Result<T, redb::Error> + Send + 'static,
+    ) -> Result<T, BackendError> {
+        if tables.into_iter().any(may_be_journalled) {
+            let queue =
+                self.with_running(|running| running.ahead.get().then(|| running.writer.queue()))?;
+            if let Some(queue) = queue {
+                queue.settle().await?;
+            }
+        }
+        self.reading(read).await
     }
 
     fn with_running<T>(&self, read: impl FnOnce(&Running) -> T) -> Result<T, BackendError> {
@@ -118,7 +143,10 @@ impl Backend for Embedded {
     }
 
     fn read(&self, rows: Vec<RowId>) -> BoxFuture<'_, Result<Vec<Option<Opaque>>, BackendError>> {
-        Box::pin(self.reading(move |tables| rows.iter().map(|row| tables.value(row)).collect()))
+        let touched: Vec<_> = rows.iter().map(|row| row.table).collect();
+        Box::pin(self.reading_settled(touched, move |tables| {
+            rows.iter().map(|row| tables.value(row)).collect()
+        }))
     }
 
     fn scan(
@@ -127,7 +155,9 @@ impl Backend for Embedded {
         after: Option<RowKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RowKey, Opaque)>, BackendError>> {
-        Box::pin(self.reading(move |tables| tables.page(table, after.as_ref(), limit)))
+        Box::pin(
+            self.reading_settled([table], move |tables| tables.page(table, after.as_ref(), limit)),
+        )
     }
 
     fn log(
@@ -150,15 +180,15 @@ impl Backend for Embedded {
         table: Table,
         key: RowKey,
     ) -> BoxFuture<'_, Result<Option<(RowKey, Opaque)>, BackendError>> {
-        Box::pin(self.reading(move |tables| tables.floor(table, &key)))
+        Box::pin(self.reading_settled([table], move |tables| tables.floor(table, &key)))
     }
 
     fn count(&self, table: Table) -> BoxFuture<'_, Result<u64, BackendError>> {
-        Box::pin(self.reading(move |tables| tables.count(table)))
+        Box::pin(self.reading_settled([table], move |tables| tables.count(table)))
     }
 
     fn dump(&self, mut sink: DumpSink) -> BoxFuture<'_, Result<(), BackendError>> {
-        Box::pin(self.reading(move |tables| tables.dump(&mut *sink)))
+        Box::pin(self.reading_settled(Table::ALL, move |tables| tables.dump(&mut *sink)))
     }
 
     fn rewrite(&self, rows: Vec<Rewrite>) -> BoxFuture<'_, Result<(), BackendError>> {

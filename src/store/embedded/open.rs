@@ -6,14 +6,16 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use redb::backends::FileBackend;
-use redb::{Builder, Database, DatabaseError};
+use redb::{Builder, Database, DatabaseError, StorageBackend};
 use thiserror::Error;
 
+use super::journal::JournalFault;
 use super::panics::{Panicked, catch};
 use super::reserve::{Reserve, Reserving};
 use super::{Embedded, tables};
 
 const FILE_NAME: &str = "assent.redb";
+const JOURNAL_NAME: &str = "journal";
 /// The directory and the file are their owner's alone.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -50,7 +52,7 @@ impl Embedded {
     /// As [`Embedded::open`].
     pub fn open_reserving(directory: &Path, bytes: u64) -> Result<Self, EmbeddedError> {
         let io = |source| EmbeddedError::Directory { path: directory.into(), source };
-        let file = private_file(directory).map_err(io)?;
+        let file = database_file(directory).map_err(io)?;
         forget_unborn(&file).map_err(io)?;
         let opening = |fault| EmbeddedError::opening(directory, fault);
         let file = FileBackend::new(file).map_err(opening)?;
@@ -65,37 +67,55 @@ impl Embedded {
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         let database = catch(|| builder.create_with_backend(disk))?.map_err(opening)?;
-        Self::over(database, reserve)
+        let journal = |must_be_there| journal(directory, must_be_there, reserve.clone());
+        Self::over(database, journal, reserve.clone())
     }
 
-    /// The same over any database, such as one on a simulated disk.
-    pub(super) fn over(database: Database, reserve: Reserve) -> Result<Self, EmbeddedError> {
-        let created = catch(|| tables::create(&database));
-        match created {
-            Ok(created) => created.map_err(|fault| EmbeddedError::Tables(Box::new(fault)))?,
+    /// The same over any database and journal, such as those on a simulated disk.
+    pub(super) fn over(
+        database: Database,
+        journal: impl FnOnce(bool) -> Result<Box<dyn StorageBackend>, JournalFault>,
+        reserve: Reserve,
+    ) -> Result<Self, EmbeddedError> {
+        match catch(|| tables::create(&database, journal)) {
+            Ok(journal) => Self::start(database, journal?, reserve),
             Err(panicked) => {
                 // Closing what panicked may panic once more.
                 let _closed = catch(|| drop(database));
-                return Err(panicked.into());
+                Err(panicked.into())
             }
         }
-        Self::start(database, reserve)
     }
 }
 
+/// The journal's file, its name durable in the directory; made where it need not be there.
+fn journal(
+    directory: &Path,
+    must_be_there: bool,
+    reserve: Reserve,
+) -> Result<Box<dyn StorageBackend>, JournalFault> {
+    let path = directory.join(JOURNAL_NAME);
+    if must_be_there && !path.exists() {
+        return Err(JournalFault::Missing { path });
+    }
+    let file = private_file(&path)?;
+    sync_directory(directory)?;
+    let file = FileBackend::new(file).map_err(io::Error::other)?;
+    Ok(Box::new(Reserving::new(file, reserve)))
+}
+
 /// The database's file, its name durable in the directory.
-fn private_file(directory: &Path) -> io::Result<File> {
+fn database_file(directory: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .open(directory.join(FILE_NAME))?;
+    let file = private_file(&directory.join(FILE_NAME))?;
     sync_directory(directory)?;
     fs::canonicalize(directory)?.parent().map_or(Ok(()), sync_directory)?;
     Ok(file)
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
 }
 
 /// Empties a file that redb had begun to make when a crash came: with nothing in it and without
@@ -151,9 +171,18 @@ pub enum EmbeddedError {
     /// The first commit.
     #[error("the database takes no changes")]
     Tables(#[source] Box<redb::Error>),
+    /// What was decided before the last stop.
+    #[error("the journal beside the database does not open")]
+    Journal(#[from] JournalFault),
     /// No thread.
     #[error("the writer thread does not start")]
     Thread(#[source] io::Error),
+}
+
+impl From<redb::Error> for EmbeddedError {
+    fn from(fault: redb::Error) -> Self {
+        Self::Tables(Box::new(fault))
+    }
 }
 
 impl EmbeddedError {

@@ -14,6 +14,7 @@
 //! audit          seq, u64 big endian          sealed message          (trail.rs)
 //! facts          MAC, 32 bytes                sealed message          (facts.rs)
 //! log            revision, u64                sealed message
+//! laps           "last"                       16 bytes                (journal.rs)
 //! ```
 //! The head is the last key of `log`: there is no second counter that could disagree with it.
 //!
@@ -21,24 +22,29 @@
 //! alike. redb writes the new pages beside the old ones, then a commit slot with checksums over
 //! both, then syncs; a crash before the sync is done leaves the older slot, or the newer one with
 //! everything it points to, and its repair at the next open picks by the checksums. So a revision
-//! is there whole or not at all, and once `commit` has returned it is there.
+//! is there whole or not at all, and once `commit` has returned it is there. Commits without a
+//! revision may go through the journal (`journal.rs`), which says why they are there too.
 
 use std::cell::RefCell;
 
 use redb::{
     Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
-    ReadableTableMetadata, TableDefinition, WriteTransaction,
+    ReadableTableMetadata, StorageBackend, TableDefinition, WriteTransaction,
 };
 
 use super::super::backend::{
     BackendError, Batch, Changes, DumpedRow, Opaque, Part, Precondition, Rewrite, RowId, RowKey,
     Table, Write,
 };
+use super::EmbeddedError;
+use super::journal::{Journal, JournalFault, Lap};
 use crate::types::Revision;
 
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 const LOG: TableDefinition<'static, u64, &'static [u8]> = TableDefinition::new("log");
+const LAPS: TableDefinition<'static, &'static str, [u8; 16]> = TableDefinition::new("laps");
+const LAST: &str = "last";
 
 fn definition(table: Table) -> Rows {
     TableDefinition::new(match table {
@@ -56,14 +62,28 @@ fn definition(table: Table) -> Rows {
     })
 }
 
-/// Makes all tables. The commit also proves, before anything is served, that the disk takes one.
-pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
+/// Makes all tables, and gives them what the journal of the last time holds; `file` opens it, and
+/// is told whether it must be there. The commit also proves, before anything is served, that the
+/// disk takes one.
+pub(super) fn create(
+    database: &Database,
+    file: impl FnOnce(bool) -> Result<Box<dyn StorageBackend>, JournalFault>,
+) -> Result<Journal, EmbeddedError> {
     let transaction = begin_durable(database)?;
     for table in Table::ALL {
-        transaction.open_table(definition(table))?;
+        transaction.open_table(definition(table)).map_err(redb::Error::from)?;
     }
-    transaction.open_table(LOG)?;
-    Ok(transaction.commit()?)
+    transaction.open_table(LOG).map_err(redb::Error::from)?;
+    let tables = WriteTables::new(&transaction);
+    let lap = tables.lap()?;
+    let mut journal = Journal::open(file(lap.has_frames())?, lap)?;
+    let lap = lap.next();
+    tables.settle(&journal, lap)?;
+    drop(tables);
+    transaction.commit().map_err(redb::Error::from)?;
+    journal.settled(lap);
+    journal.clear().map_err(JournalFault::from)?;
+    Ok(journal)
 }
 
 /// A transaction whose commit returns when it is on the disk.
@@ -262,6 +282,28 @@ impl<'t> WriteTables<'t> {
         })
     }
 
+    /// Of the last transaction; that of none before the first.
+    fn lap(&self) -> Result<Lap, redb::Error> {
+        let table = self.transaction.open_table(LAPS)?;
+        let lap = table.get(LAST)?;
+        Ok(lap.map_or(Lap::default(), |lap| Lap::from_bytes(lap.value())))
+    }
+
+    /// Takes what the journal holds, and begins `lap`.
+    pub(super) fn settle(&self, journal: &Journal, lap: Lap) -> Result<(), redb::Error> {
+        for (row, value) in journal.rows() {
+            self.insert(&row, value)?;
+        }
+        self.transaction.open_table(LAPS)?.insert(LAST, lap.to_bytes())?;
+        Ok(())
+    }
+
+    fn insert(&self, row: &RowId, value: &Opaque) -> Result<(), redb::Error> {
+        self.with(row.table, |table| {
+            Ok(table.insert(row.key.as_bytes(), value.as_bytes()).map(drop)?)
+        })
+    }
+
     fn write(&mut self, revision: Revision, changes: Changes) -> Result<(), redb::Error> {
         self.put(changes.writes)?;
         self.log()?.insert(revision.0, changes.entry.as_bytes())?;
@@ -271,11 +313,7 @@ impl<'t> WriteTables<'t> {
     pub(super) fn put(&self, writes: Vec<Write>) -> Result<(), redb::Error> {
         for write in writes {
             match write {
-                Write::Put(row, value) => {
-                    self.with(row.table, |table| {
-                        Ok(table.insert(row.key.as_bytes(), value.as_bytes()).map(drop)?)
-                    })?;
-                }
+                Write::Put(row, value) => self.insert(&row, &value)?,
                 Write::Remove(row) => {
                     self.with(row.table, |table| {
                         Ok(table.remove(row.key.as_bytes()).map(drop)?)

@@ -4,6 +4,7 @@
 //! transaction: one sync for all of them, a revision for each. Nobody waits for a group to fill,
 //! unless a window for patient batches (revocations) was set.
 //! The companion writes into the same transaction, and has its last word before anybody is told.
+//! Where nothing but the companion has something to write, it goes into the journal (`journal.rs`).
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +17,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::backend::{BackendError, Batch, Companion, CompanionFault};
-use super::tables::{WriteTables, begin_durable};
+use super::journal::{Journal, Lap};
+use super::tables::{ReadTables, WriteTables, begin_durable};
 use crate::failpoint;
 use crate::types::Revision;
 
@@ -34,14 +36,20 @@ type Outcome = Result<Revision, BackendError>;
 enum Job {
     Batch(Batch, oneshot::Sender<Outcome>),
     Note(Box<dyn FnOnce() + Send>, oneshot::Sender<Result<(), BackendError>>),
+    /// Has the tables take what the journal holds.
+    Settle(oneshot::Sender<Result<(), BackendError>>),
 }
 
 impl Job {
     fn is_patient(&self) -> bool {
         match self {
             Self::Batch(batch, _) => batch.patient,
-            Self::Note(..) => false,
+            Self::Note(..) | Self::Settle(_) => false,
         }
+    }
+
+    fn is_note(&self) -> bool {
+        matches!(self, Self::Note(..))
     }
 }
 
@@ -100,6 +108,10 @@ impl Queue {
         self.send(|reply| Job::Note(work, reply)).await
     }
 
+    pub(super) async fn settle(&self) -> Result<(), BackendError> {
+        self.send(Job::Settle).await
+    }
+
     async fn send<T>(
         &self,
         job: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Job,
@@ -127,11 +139,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn spawn(shared: Shared) -> io::Result<Self> {
+    pub(super) fn spawn(shared: Shared, journal: Journal) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_BATCHES);
         let thread = thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || write_until_closed(&shared, jobs))?;
+            .spawn(move || Writing { shared, journal }.until_closed(jobs))?;
         Ok(Self { queue, thread })
     }
 
@@ -152,19 +164,138 @@ impl Writer {
     }
 }
 
-fn write_until_closed(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
-    let Shared { database, health, companion, window } = shared;
-    while let Some(first) = jobs.blocking_recv() {
-        let mut group = vec![first];
-        take_waiting(&mut jobs, &mut group);
-        if group.iter().any(Job::is_patient) {
-            let until = Instant::now() + window.get();
-            while group.len() < GROUP_BATCHES && Instant::now() < until {
-                thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
-                take_waiting(&mut jobs, &mut group);
+/// What a caller waits for, with what became of its job.
+type Reply = Box<dyn FnOnce(bool) + Send>;
+
+/// Why a group was not committed.
+#[derive(Debug, Error)]
+enum GroupFault {
+    #[error("the database failed")]
+    Database(#[from] redb::Error),
+    #[error("the journal failed")]
+    Journal(#[from] io::Error),
+    #[error("what goes with every commit failed")]
+    Companion(#[from] CompanionFault),
+}
+
+/// The writer at work.
+struct Writing {
+    shared: Shared,
+    journal: Journal,
+}
+
+impl Writing {
+    fn until_closed(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            let mut group = vec![first];
+            take_waiting(&mut jobs, &mut group);
+            if group.iter().any(Job::is_patient) {
+                let until = Instant::now() + self.shared.window.get();
+                while group.len() < GROUP_BATCHES && Instant::now() < until {
+                    thread::sleep(LOOK.min(until.saturating_duration_since(Instant::now())));
+                    take_waiting(&mut jobs, &mut group);
+                }
+            }
+            self.commit_and_reply(group);
+        }
+        if self.shared.health.is_good()
+            && let Err(fault) = self.transact(self.journal.lap().last(), |_tables| Ok(true))
+        {
+            let fault = &fault as &dyn std::error::Error;
+            tracing::error!(fault, "the journal was not settled: the next start does it");
+        }
+    }
+
+    fn commit_and_reply(&mut self, group: Vec<Job>) {
+        let mut replies = Vec::with_capacity(group.len());
+        let only_notes = group.iter().all(Job::is_note);
+        // Jobs that a fault leaves over stay in here, unanswered, until health is bad.
+        let mut jobs = group.into_iter();
+        let done = self.shared.health.is_good()
+            && match self.commit(only_notes, &mut jobs, &mut replies) {
+                Ok(()) => true,
+                Err(fault) => {
+                    // Before anyone is told: whoever learns of it finds health bad already.
+                    self.shared.health.stop();
+                    let fault = &fault as &dyn std::error::Error;
+                    tracing::error!(fault, "a commit failed: the store takes no more changes");
+                    false
+                }
+            };
+        for reply in replies {
+            reply(done);
+        }
+        drop(jobs);
+    }
+
+    /// One commit for all jobs; each batch is applied or refused on its own. No sync when there is
+    /// nothing to write. A job that gets no reply learns that the store stopped from its reply's
+    /// end.
+    fn commit(
+        &mut self,
+        only_notes: bool,
+        jobs: &mut impl Iterator<Item = Job>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), GroupFault> {
+        let companion = self.shared.companion.get();
+        if !only_notes {
+            return self.transact(self.journal.lap().next(), |tables| {
+                let changed = apply(tables, jobs, replies)?;
+                let row = |row: &_| tables.value(row).map_err(unread);
+                let writes = companion.map_or(Ok(Vec::new()), |with| with.complete(&row))?;
+                let changed = changed || !writes.is_empty();
+                tables.put(writes)?;
+                Ok(changed)
+            });
+        }
+        for job in jobs {
+            if let Job::Note(work, reply) = job {
+                work();
+                replies.push(answer(reply, Ok(())));
             }
         }
-        commit_and_reply(database, health, companion.get().as_deref(), group);
+        let Some(companion) = companion else { return Ok(()) };
+        // What it reads is never in the journal.
+        let database = &self.shared.database;
+        let row = |row: &_| {
+            ReadTables::begin(database).and_then(|tables| tables.value(row)).map_err(unread)
+        };
+        let writes = companion.complete(&row)?;
+        if writes.is_empty() {
+            return Ok(());
+        }
+        failpoint::reach("commit.written");
+        if self.journal.append(&writes)? {
+            failpoint::reach("commit.durable");
+            return Ok(companion.committed()?);
+        }
+        self.transact(self.journal.lap().next(), |tables| {
+            tables.put(writes)?;
+            Ok(true)
+        })
+    }
+
+    /// One transaction of the database, that of `lap`, which settles the journal too; nothing is
+    /// written where `work` changed nothing and the journal holds nothing.
+    fn transact(
+        &mut self,
+        lap: Lap,
+        work: impl FnOnce(&mut WriteTables<'_>) -> Result<bool, GroupFault>,
+    ) -> Result<(), GroupFault> {
+        let transaction = begin_durable(&self.shared.database)?;
+        let mut tables = WriteTables::new(&transaction);
+        tables.settle(&self.journal, lap)?;
+        let changed = work(&mut tables)? || self.journal.rows().len() > 0;
+        drop(tables);
+        if !changed {
+            return Ok(transaction.abort().map_err(redb::Error::from)?);
+        }
+        failpoint::reach("commit.written");
+        transaction.commit().map_err(redb::Error::from)?;
+        failpoint::reach("commit.durable");
+        self.journal.settled(lap);
+        self.shared.companion.get().map_or(Ok(()), |companion| companion.committed())?;
+        Ok(())
     }
 }
 
@@ -175,54 +306,12 @@ fn take_waiting(jobs: &mut mpsc::Receiver<Job>, group: &mut Vec<Job>) {
     }
 }
 
-/// What a caller waits for, with what became of its job.
-type Reply = Box<dyn FnOnce(bool) + Send>;
-
-fn commit_and_reply(
-    database: &Database,
-    health: &Health,
-    companion: Option<&dyn Companion>,
-    group: Vec<Job>,
-) {
-    let mut replies = Vec::with_capacity(group.len());
-    // Jobs that a fault leaves over stay in here, unanswered, until health is bad.
-    let mut jobs = group.into_iter();
-    let done = health.is_good()
-        && match commit(database, companion, &mut jobs, &mut replies) {
-            Ok(()) => true,
-            Err(fault) => {
-                // Before anyone is told: whoever learns of the fault finds health bad already.
-                health.stop();
-                let fault = &fault as &dyn std::error::Error;
-                tracing::error!(fault, "a commit failed: the store takes no more changes");
-                false
-            }
-        };
-    for reply in replies {
-        reply(done);
-    }
-    drop(jobs);
-}
-
-/// Why a group was not committed.
-#[derive(Debug, Error)]
-enum GroupFault {
-    #[error("the database failed")]
-    Database(#[from] redb::Error),
-    #[error("what goes with every commit failed")]
-    Companion(#[from] CompanionFault),
-}
-
-/// One transaction for all jobs; each batch is applied or refused on its own. No sync when there is
-/// nothing to write. A job that gets no reply learns that the store stopped from its reply's end.
-fn commit(
-    database: &Database,
-    companion: Option<&dyn Companion>,
+/// Does all jobs in one transaction; whether there is anything to commit.
+fn apply(
+    tables: &mut WriteTables<'_>,
     jobs: &mut impl Iterator<Item = Job>,
     replies: &mut Vec<Reply>,
-) -> Result<(), GroupFault> {
-    let transaction = begin_durable(database)?;
-    let mut tables = WriteTables::new(&transaction);
+) -> Result<bool, redb::Error> {
     let mut changed = false;
     for job in jobs {
         match job {
@@ -233,31 +322,21 @@ fn commit(
                 }
                 Err(fault) => {
                     replies.push(answer(reply, Err(BackendError::Stopped)));
-                    return Err(fault.into());
+                    return Err(fault);
                 }
             },
             Job::Note(work, reply) => {
                 work();
                 replies.push(answer(reply, Ok(())));
             }
+            Job::Settle(reply) => replies.push(answer(reply, Ok(()))),
         }
     }
-    if let Some(companion) = companion {
-        let row = |row: &_| tables.value(row).map_err(|fault| BackendError::Read(Box::new(fault)));
-        let writes = companion.complete(&row)?;
-        changed |= !writes.is_empty();
-        tables.put(writes)?;
-    }
-    drop(tables);
-    if changed {
-        failpoint::reach("commit.written");
-        transaction.commit().map_err(redb::Error::from)?;
-        failpoint::reach("commit.durable");
-        companion.map_or(Ok(()), Companion::committed)?;
-    } else {
-        transaction.abort().map_err(redb::Error::from)?;
-    }
-    Ok(())
+    Ok(changed)
+}
+
+fn unread(fault: redb::Error) -> BackendError {
+    BackendError::Read(Box::new(fault))
 }
 
 /// The outcome where the group was committed, else that the store stopped.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
+use super::journal::{decide, decided};
 use super::*;
 use crate::crypto::DeploymentKey;
 use crate::crypto::cell::{CellError, Epoch, RootCell, RootKey};
@@ -18,6 +19,7 @@ enum Operation {
     Enrol(u8),
     Revoke(u8),
     Policy(u8),
+    Decide,
     Restart,
 }
 
@@ -26,6 +28,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (0..PEOPLE).prop_map(Operation::Enrol),
         2 => (0..PEOPLE).prop_map(Operation::Revoke),
         1 => any::<u8>().prop_map(Operation::Policy),
+        3 => Just(Operation::Decide),
         1 => Just(Operation::Restart),
     ]
 }
@@ -36,6 +39,7 @@ struct Model {
     held: BTreeSet<u8>,
     ever: BTreeSet<u8>,
     policy: Option<u8>,
+    decided: usize,
 }
 
 impl Model {
@@ -50,6 +54,7 @@ impl Model {
                 self.held.remove(&n);
             }
             Operation::Policy(n) => self.policy = Some(n),
+            Operation::Decide => self.decided += 1,
             Operation::Restart => {}
         }
     }
@@ -65,6 +70,7 @@ impl Model {
         let (opened, report) = load(store).await;
         assert!(report.quarantined.is_empty(), "{report:?}");
         seen.held = opened.keys().map(|id| id.as_bytes()[0]).collect();
+        seen.decided = decided(store).await;
         seen.policy = store.policy().await.unwrap().map(|(document, _)| document[0]);
         seen
     }
@@ -87,6 +93,7 @@ async fn perform(store: &Store, model: &Model, operation: Operation) -> bool {
             revoked.map(drop)
         }
         Operation::Policy(n) => store.put_policy(&[n]).await.map(drop),
+        Operation::Decide => decide(store).await,
         Operation::Restart => Ok(()),
     };
     match outcome {
@@ -220,10 +227,11 @@ struct Cuts {
 
 fn some_operation(dice: &mut Dice) -> Operation {
     let n = u8::try_from(dice.below(u32::from(PEOPLE))).unwrap();
-    match dice.below(8) {
+    match dice.below(12) {
         0..=3 => Operation::Enrol(n),
         4..=6 => Operation::Revoke(n),
-        _ => Operation::Policy(n),
+        7 => Operation::Policy(n),
+        _ => Operation::Decide,
     }
 }
 

@@ -1,14 +1,17 @@
-//! One flipped bit anywhere in the store's file: noticed, or without effect.
+//! One flipped bit anywhere in the store's files: noticed, or without effect.
 //!
 //! A trial opens a copy of a store with one bit flipped, loads it, and changes it: somebody comes,
 //! somebody goes. What is wrong is a template or header that differs from what was enrolled, a
 //! record that is missing though nothing says so, one that was revoked and is back, and a panic.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::journal::{decide, decided_in};
 use super::*;
 use crate::store::embedded::disk::SimulatedDisk;
+use crate::store::embedded::journal::JOURNAL_BYTES;
 
 /// Random flips of one run over each store; `ASSENT_FLIPS=1000000` for a long one.
 const FLIPS: u64 = 1_500;
@@ -21,6 +24,12 @@ const CHANGED_ONCE_IN: usize = 4;
 /// What redb keeps at the file's beginning and checks least, bytes: flipped bit by bit.
 const HEAD_BYTES: usize = 320;
 const REVOKED: u8 = 2;
+/// Frames in the journal of a store that was not closed, ...
+const DECISIONS: usize = 3;
+/// ... what of each is certainly written, bytes, ...
+const FRAME_BYTES: usize = 300;
+/// ... and the flips in one of them, as a share of those in the database.
+const FRAMES_SHARE: u64 = 15;
 const NEWCOMER: u8 = 200;
 
 /// A store before the flip.
@@ -38,6 +47,8 @@ struct Original {
 enum Outcome {
     /// The store does not open.
     Refused,
+    /// It opens, and the audit trail does not, when it is read.
+    TrailRefused,
     /// It opens, and some records are set aside.
     Quarantined,
     /// It stopped when it was written to.
@@ -60,6 +71,9 @@ impl Original {
         revoke(&store, REVOKED).await.unwrap();
         enrol(&store, people + 1).await.unwrap();
         let records = load(&store).await.0;
+        for _ in 0..DECISIONS {
+            decide(&store).await.unwrap();
+        }
         if closed {
             store.close().await;
         }
@@ -79,7 +93,13 @@ impl Original {
             return Outcome::Refused;
         };
         let Ok(first) = seen(&store).await else { return Outcome::Refused };
-        let outcome = self.judge(&first, |id| self.records.get(&id));
+        let Some(decided) = decided_in(&store).await else { return Outcome::TrailRefused };
+        let mut outcome = self.judge(&first, |id| self.records.get(&id));
+        if outcome == Outcome::Harmless && decided != DECISIONS {
+            let last_alone = decided + 1 == DECISIONS && !self.closed;
+            let missing = Outcome::Wrong("a decision is missing and nothing says so");
+            outcome = if last_alone { Outcome::LastCommitGone } else { missing };
+        }
         let is_over = matches!(outcome, Outcome::Wrong(_) | Outcome::LastCommitGone);
         if is_over || !bit.is_multiple_of(CHANGED_ONCE_IN) {
             return outcome;
@@ -170,12 +190,21 @@ fn survey(name: &str, original: &Original, bits: &[usize]) -> BTreeMap<Outcome, 
     counts
 }
 
-/// Every bit of the head, and some of the rest.
+/// Every bit of the database's head, some of its rest, and some of the journal's frames.
 fn some_bits(original: &Original) -> Vec<usize> {
     let mut dice = Dice::of_this_run();
-    let all = original.image.len() as u64 * 8;
-    let random = (0..asked("ASSENT_FLIPS", FLIPS)).map(|_| dice.next() % all);
-    (0..HEAD_BYTES * 8).chain(random.map(|bit| usize::try_from(bit).unwrap())).collect()
+    let mut some = |bytes: Range<usize>, count| -> Vec<usize> {
+        let bits = (bytes.end - bytes.start) as u64 * 8;
+        let draw = |_| bytes.start * 8 + usize::try_from(dice.next() % bits).unwrap();
+        (0..count).map(draw).collect()
+    };
+    let flips = asked("ASSENT_FLIPS", FLIPS);
+    let database = some(JOURNAL_BYTES..original.image.len(), flips);
+    let frames = (0..DECISIONS).map(|number| number * PAGE_BYTES);
+    let frames = frames.flat_map(|at| some(at..at + FRAME_BYTES, flips / FRAMES_SHARE));
+    let frames: Vec<usize> = frames.collect();
+    let head = JOURNAL_BYTES * 8..(JOURNAL_BYTES + HEAD_BYTES) * 8;
+    head.chain(database).chain(frames).collect()
 }
 
 /// Every bit of the pages that hold anything, and one bit of each page of zeros, in the share that

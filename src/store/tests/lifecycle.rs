@@ -31,16 +31,17 @@ async fn c4_a_restart_keeps_the_enrolled_and_the_revoked_stay_gone() {
 }
 
 #[tokio::test]
-async fn a_copy_of_the_file_taken_while_it_is_in_use_holds_all_that_was_acknowledged() {
+async fn a_copy_of_the_files_taken_while_it_is_in_use_holds_all_that_was_acknowledged() {
     let cell = cell();
     let (directory, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_, store) = open_in(directory.path(), &cell).await;
     enrol(&store, 1).await.unwrap();
     enrol(&store, 2).await.unwrap();
     revoke(&store, 1).await.unwrap();
-    let file = "assent.redb";
     let copied = cell.copy();
-    std::fs::copy(directory.path().join(file), copy.path().join(file)).unwrap();
+    for file in ["assent.redb", "journal"] {
+        std::fs::copy(directory.path().join(file), copy.path().join(file)).unwrap();
+    }
     let (_, reopened) = open_in(copy.path(), &copied).await;
     assert_eq!(loaded_ids(&reopened).await, [id(2)]);
 }
@@ -108,6 +109,7 @@ async fn a_data_directory_is_private_and_serves_one() {
     let (_, store) = open_in(&directory, &cell).await;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&directory.join("assent.redb"))), (0o700, 0o600));
+    assert_eq!(mode(&directory.join("journal")), 0o600);
     let refusal = Embedded::open(&directory).err().unwrap();
     assert!(matches!(refusal, EmbeddedError::InUse { .. }), "{refusal}");
     store.close().await;
@@ -134,6 +136,8 @@ async fn a_crash_while_the_file_was_made_is_forgotten_and_a_store_never_is() {
     let mut unborn = vec![0; 1 << 20];
     unborn[9..64].copy_from_slice(&whole[9..64]);
     std::fs::write(&path, &unborn).unwrap();
+    // It is made after the database.
+    std::fs::remove_file(parent.path().join("journal")).unwrap();
     let (_, store) = open_in(parent.path(), &cell()).await;
     enrol(&store, 1).await.unwrap();
 }

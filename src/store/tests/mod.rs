@@ -12,6 +12,8 @@ mod facts;
 mod faults;
 /// Flipped bits, all over the file.
 mod flips;
+/// What is decided before the tables have it.
+mod journal;
 /// Restarts, revocation, binding, group commit.
 mod lifecycle;
 /// Altered, swapped and missing rows; what the file shows.

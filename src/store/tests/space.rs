@@ -1,10 +1,9 @@
 //! Full disks: enrolment is refused, revocation goes on from the reserve, and what was
 //! acknowledged holds.
 
+use super::journal::decide;
 use super::*;
-use crate::consent::Comparison;
 use crate::store::embedded::disk::SimulatedDisk;
-use crate::types::GateId;
 
 /// People in the store when the disk fills; `ASSENT_FULL_DISK_RECORDS` for more.
 const PEOPLE: u64 = 1_000;
@@ -15,24 +14,6 @@ const FREE_BYTES: usize = 128 << 10;
 
 fn people() -> u16 {
     u16::try_from(asked("ASSENT_FULL_DISK_RECORDS", PEOPLE)).unwrap()
-}
-
-async fn decide(store: &Store) -> Result<(), StoreError> {
-    let gate = GateId::parse("north").unwrap();
-    let event = AuditEvent::Decision {
-        at: now(),
-        caller: "loopback",
-        gate: &gate,
-        comparison: Comparison::OneToMany,
-        decision: "no_match",
-        reason: None,
-        found: None,
-        pad: None,
-        liveness: None,
-        revision: Revision(1),
-        policy: Revision(1),
-    };
-    store.note(&event).await
 }
 
 async fn revoke_far(store: &Store, n: u16) -> Result<Revoked, StoreError> {

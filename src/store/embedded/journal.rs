@@ -1,0 +1,315 @@
+//! The journal: what was decided, durable with one short write, before the tables have it.
+//!
+//! Most commits hold nothing but decisions: one more block of the audit trail and its new end. As a
+//! transaction of the database each of them would cost a dozen pages. So they are appended here,
+//! and the next transaction of any kind takes all of them along; when the journal is full, that is
+//! the next commit.
+//!
+//! ```text
+//! journal    beside assent.redb, mode 0600, JOURNAL_BYTES: frames from its beginning, each at a
+//!            multiple of 4,096
+//! frame      SHA-256 of all that follows 32 | lap 16 | number u32, from 0 | length of rows u32 | rows
+//! lap        number of the transaction that the frames go on from u64 | drawn by it u64
+//! row        table u8 (its place in `Table::ALL`) | length of key u16 | length of value u32
+//!            | key | value
+//! redb table laps: "last", 16 bytes: of the last transaction. The drawn part is 0 after an
+//!            orderly stop: no frames are expected
+//! ```
+//! Numbers are little endian. Keys and values are what the tables would hold: sealed blocks of the
+//! audit trail, and its end.
+//!
+//! # Crash argument
+//! A commit is acknowledged once its frame is synced, and the next frame is not written before
+//! that. So after a crash all frames are whole but the last one, which nobody was told of. Every
+//! transaction begins a new lap, whether it takes rows along or not: either it is there, with the
+//! rows, and no frame has its lap; or it is not, and every frame has the one before. A frame never
+//! shares a block of 4,096 bytes with another, so that none is written again with its neighbour.
+//! Frames of a transaction that the database does not have show that it lost it, or that it is an
+//! older copy.
+//!
+//! # Invariants
+//! - The rows of the journal are newer than the tables': whoever reads a table that the journal
+//!   writes has it settled first ([`Ahead`]).
+//! - Rows are taken over only by the very state of the database that they go on from.
+//! - A journal that is missing, cut short or broken before its end keeps the store shut.
+//! - At the start it is overwritten with zeros: what it held longest is a process's life.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use redb::StorageBackend;
+use thiserror::Error;
+use uuid::Uuid;
+
+use super::super::backend::{Opaque, RowId, RowKey, Table, Write};
+use super::super::trail::head_row;
+use crate::crypto::{DIGEST_BYTES, sha256};
+
+/// Its length.
+pub(in crate::store) const JOURNAL_BYTES: usize = 1 << 20;
+/// What the disk may write whole, at most.
+pub(in crate::store) const BLOCK_BYTES: usize = 4_096;
+const LAP_BYTES: usize = 2 * size_of::<u64>();
+const NUMBER_BYTES: usize = size_of::<u32>();
+const LENGTH_BYTES: usize = size_of::<u32>();
+const HEAD_BYTES: usize = DIGEST_BYTES + LAP_BYTES + NUMBER_BYTES + LENGTH_BYTES;
+
+/// A transaction of the database, which frames go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Lap {
+    transaction: u64,
+    /// Tells it from another of that number, such as one in a copy of the database.
+    drawn: u64,
+}
+
+impl Lap {
+    /// That of the next transaction, after which there may be frames.
+    pub(super) fn next(self) -> Self {
+        // Never 0: some bits of a random UUID are fixed.
+        Self { drawn: Uuid::new_v4().as_u64_pair().1, ..self.last() }
+    }
+
+    /// That of the last transaction of a process.
+    pub(super) fn last(self) -> Self {
+        Self { transaction: self.transaction + 1, drawn: 0 }
+    }
+
+    /// Whether there may be frames that go on from it.
+    pub(super) fn has_frames(self) -> bool {
+        self.drawn != 0
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; LAP_BYTES] {
+        (u128::from(self.drawn) << u64::BITS | u128::from(self.transaction)).to_le_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; LAP_BYTES]) -> Self {
+        let (halves, _none) = bytes.as_chunks();
+        let [transaction, drawn] = [halves[0], halves[1]].map(u64::from_le_bytes);
+        Self { transaction, drawn }
+    }
+}
+
+/// Rows on their way into the tables, in the order of tables and keys.
+type Rows = BTreeMap<(u8, RowKey), Opaque>;
+
+/// The journal, open.
+pub(super) struct Journal {
+    file: Box<dyn StorageBackend>,
+    /// Of the last transaction.
+    lap: Lap,
+    /// Of the next frame.
+    number: u32,
+    /// Where it goes.
+    at: usize,
+    rows: Rows,
+    ahead: Ahead,
+}
+
+/// Whether the journal holds rows that the tables do not have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ahead(Arc<AtomicBool>);
+
+impl Ahead {
+    pub(super) fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Why there is no journal to go on with.
+#[derive(Debug, Error)]
+pub enum JournalFault {
+    /// Not where it was.
+    #[error("{} is missing. {WAYS_ON}", path.display())]
+    Missing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Not as long as it was.
+    #[error("it is cut short, to {length} bytes. {WAYS_ON}")]
+    Short {
+        /// Its length.
+        length: u64,
+    },
+    /// Something in the middle of it.
+    #[error("frame {number} is broken, and whole ones follow it. {WAYS_ON}")]
+    Damaged {
+        /// The broken frame.
+        number: u32,
+    },
+    /// The database has not what its journal goes on from.
+    #[error(
+        "the database beside it lost its last commit, or is an older copy: put files of one \
+         instant there, or restore a backup"
+    )]
+    Newer,
+    /// The disk.
+    #[error("it cannot be used")]
+    Io(#[from] io::Error),
+}
+
+/// What to do without a whole journal.
+const WAYS_ON: &str = "The last decisions before the stop are in it: put it back. To give them up, \
+                       with what the audit trail says of them, replace it by 1,048,576 zeros \
+                       (truncate -s 0 journal; truncate -s 1M journal)";
+
+impl Journal {
+    /// Finds what the frames of `lap` hold, for the tables to take.
+    pub(super) fn open(file: Box<dyn StorageBackend>, lap: Lap) -> Result<Self, JournalFault> {
+        let length = file.len()?;
+        let mut bytes = vec![0; JOURNAL_BYTES];
+        let whole = length >= JOURNAL_BYTES as u64;
+        if whole {
+            file.read(0, &mut bytes)?;
+        } else if lap.has_frames() {
+            return Err(JournalFault::Short { length });
+        }
+        let rows = replay(&bytes, lap)?;
+        Ok(Self { file, lap, number: 0, at: 0, rows, ahead: Ahead::default() })
+    }
+
+    /// Overwrites what was in it, and has all of it allocated, so that no frame waits for the file
+    /// system's own notes. What it held must be settled.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.file.set_len(JOURNAL_BYTES as u64)?;
+        self.file.write(0, &vec![0; JOURNAL_BYTES])?;
+        self.file.sync_data()
+    }
+
+    /// Of the last transaction.
+    pub(super) fn lap(&self) -> Lap {
+        self.lap
+    }
+
+    pub(super) fn ahead(&self) -> Ahead {
+        self.ahead.clone()
+    }
+
+    /// What the tables do not have yet.
+    pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = (RowId, &Opaque)> {
+        self.rows
+            .iter()
+            .map(|((table, key), value)| (Table::ALL[usize::from(*table)].row(key.clone()), value))
+    }
+
+    /// The tables have all of it, by the transaction of `lap`.
+    pub(super) fn settled(&mut self, lap: Lap) {
+        self.rows.clear();
+        self.ahead.0.store(false, Ordering::Release);
+        (self.lap, self.number, self.at) = (lap, 0, 0);
+    }
+
+    /// Makes `writes` durable, unless they are for the tables at once: there is no room left, or
+    /// they are not of the kind that the journal takes.
+    pub(super) fn append(&mut self, writes: &[Write]) -> io::Result<bool> {
+        let Some(frame) = self.frame(writes) else { return Ok(false) };
+        if frame.len() > JOURNAL_BYTES - self.at {
+            return Ok(false);
+        }
+        self.file.write(self.at as u64, &frame)?;
+        self.file.sync_data()?;
+        (self.at, self.number) = (self.at + frame.len(), self.number + 1);
+        self.ahead.0.store(true, Ordering::Release);
+        for write in writes {
+            if let Write::Put(row, value) = write {
+                self.rows.insert((row.table as u8, row.key.clone()), value.clone());
+            }
+        }
+        Ok(true)
+    }
+
+    /// `None` where a write is not of the kind that the journal takes.
+    fn frame(&self, writes: &[Write]) -> Option<Vec<u8>> {
+        let mut frame = vec![0; HEAD_BYTES];
+        for write in writes {
+            let Write::Put(row @ RowId { table, key }, value) = write else { return None };
+            if !is_journalled(row) {
+                return None;
+            }
+            let (key, value) = (key.as_bytes(), value.as_bytes());
+            frame.push(*table as u8);
+            frame.extend(u16::try_from(key.len()).ok()?.to_le_bytes());
+            frame.extend(u32::try_from(value.len()).ok()?.to_le_bytes());
+            frame.extend_from_slice(key);
+            frame.extend_from_slice(value);
+        }
+        let length = u32::try_from(frame.len() - HEAD_BYTES).ok()?;
+        let numbers = [self.number, length].map(u32::to_le_bytes).concat();
+        let head = [&self.lap.to_bytes()[..], &numbers].concat();
+        frame[DIGEST_BYTES..HEAD_BYTES].copy_from_slice(&head);
+        let digest = sha256(&frame[DIGEST_BYTES..]);
+        frame[..DIGEST_BYTES].copy_from_slice(&digest);
+        frame.resize(frame.len().next_multiple_of(BLOCK_BYTES), 0);
+        Some(frame)
+    }
+}
+
+/// Whether the journal takes a row: blocks of the audit trail and its end. None that a companion
+/// reads while it takes part in a commit, and no key.
+fn is_journalled(row: &RowId) -> bool {
+    row.table == Table::Audit || *row == head_row()
+}
+
+/// Whether rows of `table` may be in the journal.
+pub(super) fn may_be_journalled(table: Table) -> bool {
+    table == Table::Audit || table == head_row().table
+}
+
+/// The rows of the frames of `lap`, the newest of each.
+fn replay(bytes: &[u8], lap: Lap) -> Result<Rows, JournalFault> {
+    let frame = |at| Frame::at(bytes, at);
+    if frame(0).is_some_and(|first| first.lap.transaction >= lap.transaction && first.lap != lap) {
+        return Err(JournalFault::Newer);
+    }
+    let mut rows = Rows::new();
+    let (mut at, mut number) = (0, 0);
+    while let Some(frame) = frame(at).filter(|frame| (frame.lap, frame.number) == (lap, number)) {
+        read_rows(frame.rows, &mut rows).ok_or(JournalFault::Damaged { number })?;
+        at += (HEAD_BYTES + frame.rows.len()).next_multiple_of(BLOCK_BYTES);
+        number += 1;
+    }
+    let mut behind = (at..JOURNAL_BYTES).step_by(BLOCK_BYTES);
+    if behind.any(|at| frame(at).is_some_and(|frame| frame.lap == lap)) {
+        return Err(JournalFault::Damaged { number });
+    }
+    Ok(rows)
+}
+
+/// A whole frame.
+struct Frame<'a> {
+    lap: Lap,
+    number: u32,
+    rows: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The one that begins at `at`, if one does.
+    fn at(bytes: &'a [u8], at: usize) -> Option<Self> {
+        let (digest, signed) = bytes.get(at..)?.split_first_chunk::<DIGEST_BYTES>()?;
+        let (lap, rest) = signed.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (length, rest) = rest.split_first_chunk()?;
+        let rows = rest.get(..u32::from_le_bytes(*length) as usize)?;
+        let signed = &signed[..HEAD_BYTES - DIGEST_BYTES + rows.len()];
+        let (lap, number) = (Lap::from_bytes(*lap), u32::from_le_bytes(*number));
+        (sha256(signed) == *digest).then_some(Self { lap, number, rows })
+    }
+}
+
+/// Adds the rows of one frame; `None` where they are not what a journal takes.
+fn read_rows(mut bytes: &[u8], rows: &mut Rows) -> Option<()> {
+    while let Some((table, rest)) = bytes.split_first() {
+        let (key, rest) = rest.split_first_chunk()?;
+        let (value, rest) = rest.split_first_chunk()?;
+        let (key, rest) = rest.split_at_checked(u16::from_le_bytes(*key).into())?;
+        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value) as usize)?;
+        let row = Table::ALL.get(usize::from(*table))?.row(RowKey::stored(key));
+        is_journalled(&row).then_some(())?;
+        rows.insert((*table, row.key), Opaque::stored(value));
+        bytes = rest;
+    }
+    Some(())
+}

@@ -1,0 +1,232 @@
+//! The journal: what it holds after every end, and what is made of a damaged one.
+
+use super::*;
+use crate::audit::{Head, Leaf};
+use crate::consent::Comparison;
+use crate::store::embedded::disk::SimulatedDisk;
+use crate::store::embedded::journal::{BLOCK_BYTES, JOURNAL_BYTES};
+use crate::types::GateId;
+
+/// More decisions, one by one, than frames fit into a journal.
+const MORE_THAN_FIT: usize = JOURNAL_BYTES / BLOCK_BYTES + 40;
+
+pub(super) async fn decide(store: &Store) -> Result<(), StoreError> {
+    let gate = GateId::parse("north").unwrap();
+    let event = AuditEvent::Decision {
+        at: now(),
+        caller: "loopback",
+        gate: &gate,
+        comparison: Comparison::OneToMany,
+        decision: "no_match",
+        reason: None,
+        found: None,
+        pad: None,
+        liveness: None,
+        revision: Revision(1),
+        policy: Revision(1),
+    };
+    store.note(&event).await
+}
+
+/// How many decisions the audit trail holds, where it is whole.
+pub(super) async fn decided_in(store: &Store) -> Option<usize> {
+    let (mut head, mut found) = (Head::genesis(&store.signer().public_key()), 0);
+    while let Some((before, block)) = store.audit(head.seq).await.ok()? {
+        for entry in block {
+            head = head.then(&Leaf::of(&entry));
+            found += usize::from(entry.starts_with(b"{\"event\":\"decision\""));
+        }
+        (before.seq < head.seq).then_some(())?;
+    }
+    (head == store.audit_head()).then_some(found)
+}
+
+pub(super) async fn decided(store: &Store) -> usize {
+    decided_in(store).await.expect("the trail is whole")
+}
+
+/// A disk after `decisions`, the store still running on it.
+async fn with_decisions(decisions: usize) -> (SimulatedDisk, MemoryCell, Store) {
+    let disk = SimulatedDisk::default();
+    let (cell, store) = create(&Arc::new(disk.open().unwrap())).await;
+    enrol(&store, 1).await.unwrap();
+    for _ in 0..decisions {
+        decide(&store).await.unwrap();
+    }
+    (disk, cell, store)
+}
+
+/// What a start finds on a copy of the disk as it is now.
+async fn reopened(disk: &SimulatedDisk, cell: &MemoryCell) -> Result<usize, EmbeddedError> {
+    let backend = Arc::new(disk.copy().open()?);
+    let store = open(&backend, &cell.copy()).await.unwrap();
+    assert_eq!(loaded_ids(&store).await, [id(1)]);
+    let found = decided(&store).await;
+    decide(&store).await.unwrap();
+    enrol(&store, 2).await.unwrap();
+    assert_eq!(decided(&store).await, found + 1, "it goes on");
+    Ok(found)
+}
+
+fn database(image: &[u8]) -> &[u8] {
+    &image[JOURNAL_BYTES..]
+}
+
+#[tokio::test]
+async fn a_decision_is_one_sync_of_the_journal_and_readers_find_it_in_the_tables() {
+    let (disk, cell, store) = with_decisions(0).await;
+    let (before, syncs) = (disk.image(), disk.syncs());
+    for _ in 0..3 {
+        decide(&store).await.unwrap();
+    }
+    let after = disk.image();
+    assert_eq!(disk.syncs() - syncs, 3);
+    assert!(database(&before) == database(&after), "the database is as it was");
+    assert!(before[..3 * BLOCK_BYTES] != after[..3 * BLOCK_BYTES], "control");
+    assert_eq!(reopened(&disk, &cell).await.unwrap(), 3, "and after a crash");
+    assert_eq!(decided(&store).await, 3, "a reader has it settled");
+    assert!(database(&after) != database(&disk.image()), "control");
+}
+
+#[tokio::test]
+async fn every_transaction_takes_the_journal_along_and_no_frame_comes_back() {
+    let (disk, cell, store) = with_decisions(5).await;
+    enrol(&store, 3).await.unwrap();
+    revoke(&store, 3).await.unwrap();
+    assert_eq!(reopened(&disk, &cell).await.unwrap(), 5, "old frames of an older lap");
+    decide(&store).await.unwrap();
+    assert_eq!(reopened(&disk, &cell).await.unwrap(), 6, "one new frame before four old ones");
+    store.replace_root("test").await.unwrap();
+    decide(&store).await.unwrap();
+    assert_eq!(reopened(&disk, &cell).await.unwrap(), 7);
+}
+
+#[tokio::test]
+async fn a_full_journal_is_settled_by_the_commit_that_does_not_fit() {
+    let (disk, cell, store) = with_decisions(MORE_THAN_FIT).await;
+    assert_eq!(reopened(&disk, &cell).await.unwrap(), MORE_THAN_FIT);
+    assert_eq!(decided(&store).await, MORE_THAN_FIT);
+}
+
+#[tokio::test]
+async fn after_an_orderly_stop_the_journal_is_not_needed() {
+    let (disk, cell, store) = with_decisions(5).await;
+    let mut crashed = disk.image();
+    store.close().await;
+    let mut stopped = disk.image();
+    for image in [&mut crashed, &mut stopped] {
+        image[..JOURNAL_BYTES].fill(0);
+    }
+    assert_eq!(reopened(&SimulatedDisk::holding(stopped), &cell).await.unwrap(), 5);
+    let without = reopened(&SimulatedDisk::holding(crashed), &cell).await.unwrap();
+    assert_eq!(without, 0, "control: it was in the journal alone");
+}
+
+#[tokio::test]
+async fn of_a_torn_frame_nobody_was_told_and_a_broken_one_before_others_keeps_the_store_shut() {
+    let (disk, cell, _store) = with_decisions(3).await;
+    let image = disk.image();
+    let broken = |at: usize| {
+        let mut image = image.clone();
+        image[at] ^= 1;
+        SimulatedDisk::holding(image)
+    };
+    let last = 2 * BLOCK_BYTES;
+    for at in [0, 31, 32, 40, 48, 52, 56, 200] {
+        assert_eq!(reopened(&broken(last + at), &cell).await.unwrap(), 2, "{at}");
+        for frame in 0..2 {
+            let refusal = reopened(&broken(frame * BLOCK_BYTES + at), &cell).await.unwrap_err();
+            let EmbeddedError::Journal(JournalFault::Damaged { number }) = refusal else {
+                panic!("{refusal}")
+            };
+            assert_eq!(number as usize, frame);
+        }
+    }
+    assert_eq!(reopened(&broken(last + BLOCK_BYTES - 1), &cell).await.unwrap(), 3, "padding");
+    assert_eq!(reopened(&broken(3 * BLOCK_BYTES), &cell).await.unwrap(), 3, "behind the last");
+}
+
+/// Whether transactions found rows in the journal or not, and however many of them are lost.
+#[tokio::test]
+async fn a_database_that_is_older_than_its_journal_is_noticed() {
+    for decisions in [0, 2] {
+        let (disk, cell, store) = with_decisions(decisions).await;
+        let older = disk.image();
+        for n in 2..4 {
+            enrol(&store, n).await.unwrap();
+            decide(&store).await.unwrap();
+            let mut image = disk.image();
+            image.truncate(JOURNAL_BYTES);
+            image.extend_from_slice(database(&older));
+            let refusal = reopened(&SimulatedDisk::holding(image), &cell).await.unwrap_err();
+            assert!(matches!(refusal, EmbeddedError::Journal(JournalFault::Newer)), "{refusal}");
+        }
+        let found = reopened(&SimulatedDisk::holding(older), &cell).await.unwrap();
+        assert_eq!(found, decisions, "control");
+    }
+}
+
+/// What replaces ROOT goes through the database: the tree must not be lost with a journal.
+#[tokio::test]
+async fn the_key_tree_is_never_in_the_journal() {
+    let (disk, cell, store) = with_decisions(1).await;
+    store.replace_root("test").await.unwrap();
+    let mut image = disk.image();
+    image[..JOURNAL_BYTES].fill(0);
+    assert_eq!(reopened(&SimulatedDisk::holding(image), &cell).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_start_clears_the_journal() {
+    let (disk, cell, store) = with_decisions(2).await;
+    assert!(disk.image()[..JOURNAL_BYTES].iter().any(|byte| *byte != 0), "control");
+    store.close().await;
+    let store = open(&Arc::new(disk.open().unwrap()), &cell).await.unwrap();
+    assert!(disk.image()[..JOURNAL_BYTES].iter().all(|byte| *byte == 0));
+    assert_eq!(decided(&store).await, 2);
+}
+
+#[tokio::test]
+async fn a_failed_write_to_the_journal_stops_the_store() {
+    let (disk, cell, store) = with_decisions(2).await;
+    disk.fail_after_syncs(1);
+    for _ in 0..2 {
+        let refused = decide(&store).await;
+        assert!(matches!(refused, Err(StoreError::Backend(BackendError::Stopped))));
+        assert!(!store.is_healthy());
+    }
+    let refused = store.audit(0).await;
+    assert!(matches!(refused, Err(StoreError::Backend(BackendError::Stopped))), "{refused:?}");
+    for seed in 0..8 {
+        let found = reopened(&disk.after_power_cut(seed), &cell).await.unwrap();
+        assert!((2..=3).contains(&found), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_journal_that_is_missing_after_a_crash_is_asked_for() {
+    let cell = cell();
+    let (directory, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, store) = open_in(directory.path(), &cell).await;
+    decide(&store).await.unwrap();
+    let [here, there] =
+        [&directory, &copy].map(|at| (at.path().join("assent.redb"), at.path().join("journal")));
+    std::fs::copy(&here.0, &there.0).unwrap();
+    let refusal = Embedded::open(copy.path()).err().unwrap();
+    assert!(matches!(refusal, EmbeddedError::Journal(JournalFault::Missing { .. })), "{refusal}");
+    assert!(!there.1.exists(), "and not made");
+    let opened = async |cell| decided(&open_in(copy.path(), cell).await.1).await;
+    let copied = cell.copy();
+    std::fs::copy(&here.1, &there.1).unwrap();
+    assert_eq!(opened(&copied).await, 1);
+    // That was an orderly stop: nothing is missing without it.
+    std::fs::remove_file(&there.1).unwrap();
+    assert_eq!(opened(&copied).await, 1);
+    // A crash again, and the last decisions given up.
+    std::fs::copy(&here.0, &there.0).unwrap();
+    std::fs::write(&there.1, b"").unwrap();
+    let refusal = Embedded::open(copy.path()).err().unwrap();
+    assert!(matches!(refusal, EmbeddedError::Journal(JournalFault::Short { length: 0 })));
+    std::fs::write(&there.1, vec![0; JOURNAL_BYTES]).unwrap();
+    assert_eq!(opened(&cell.copy()).await, 0);
+}
