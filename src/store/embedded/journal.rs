@@ -47,6 +47,7 @@ use uuid::Uuid;
 use super::super::backend::{Opaque, RowId, RowKey, Table, Write};
 use super::super::trail::head_row;
 use crate::crypto::{DIGEST_BYTES, sha256};
+use crate::failpoint;
 
 /// Its length.
 pub(in crate::store) const JOURNAL_BYTES: usize = 1 << 20;
@@ -210,6 +211,7 @@ impl Journal {
             return Ok(false);
         }
         self.file.write(self.at as u64, &frame)?;
+        failpoint::reach("commit.written");
         self.file.sync_data()?;
         (self.at, self.number) = (self.at + frame.len(), self.number + 1);
         self.ahead.0.store(true, Ordering::Release);

@@ -264,7 +264,6 @@ impl Writing {
         if writes.is_empty() {
             return Ok(());
         }
-        failpoint::reach("commit.written");
         if self.journal.append(&writes)? {
             failpoint::reach("commit.durable");
             return Ok(companion.committed()?);
