@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::journal::{decide, decided};
+use super::journal::decided;
 use super::*;
 use crate::crypto::DeploymentKey;
 use crate::crypto::cell::{CellError, Epoch, RootCell, RootKey};

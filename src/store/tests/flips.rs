@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::journal::{decide, decided_in};
+use super::journal::decided_in;
 use super::*;
 use crate::store::embedded::disk::SimulatedDisk;
 use crate::store::embedded::journal::JOURNAL_BYTES;

@@ -2,31 +2,11 @@
 
 use super::*;
 use crate::audit::{Head, Leaf};
-use crate::consent::Comparison;
 use crate::store::embedded::disk::SimulatedDisk;
 use crate::store::embedded::journal::{BLOCK_BYTES, JOURNAL_BYTES};
-use crate::types::GateId;
 
 /// More decisions, one by one, than frames fit into a journal.
 const MORE_THAN_FIT: usize = JOURNAL_BYTES / BLOCK_BYTES + 40;
-
-pub(super) async fn decide(store: &Store) -> Result<(), StoreError> {
-    let gate = GateId::parse("north").unwrap();
-    let event = AuditEvent::Decision {
-        at: now(),
-        caller: "loopback",
-        gate: &gate,
-        comparison: Comparison::OneToMany,
-        decision: "no_match",
-        reason: None,
-        found: None,
-        pad: None,
-        liveness: None,
-        revision: Revision(1),
-        policy: Revision(1),
-    };
-    store.note(&event).await
-}
 
 /// How many decisions the audit trail holds, where it is whole.
 pub(super) async fn decided_in(store: &Store) -> Option<usize> {

@@ -31,12 +31,12 @@ use std::sync::Arc;
 
 use super::*;
 use crate::consent::{
-    AlternativeMethod, ConsentForm, ConsentRecord, LawfulBasis, Sha256, SubjectClass,
+    AlternativeMethod, Comparison, ConsentForm, ConsentRecord, LawfulBasis, Sha256, SubjectClass,
 };
 use crate::crypto::cell::MemoryCell;
 use crate::types::{
-    ControllerId, Embedding, IdempotencyKey, ModelContract, NoticeId, NoticeVersion, Purpose,
-    RecordId, Revision, Scope, ShortText, SubjectRef, Timestamp,
+    ControllerId, Embedding, GateId, IdempotencyKey, ModelContract, NoticeId, NoticeVersion,
+    Purpose, RecordId, Revision, Scope, ShortText, SubjectRef, Timestamp,
 };
 
 const WIDTH: u8 = 128;
@@ -187,6 +187,29 @@ async fn enrol(store: &Store, n: u8) -> Result<Revision, StoreError> {
 
 async fn revoke(store: &Store, n: u8) -> Result<Revoked, StoreError> {
     store.revoke(&[id(n)], now(), RevocationCause::Withdrawn).await
+}
+
+/// Records that a gate was answered.
+async fn decide(store: &Store) -> Result<(), StoreError> {
+    decide_at(store, now()).await
+}
+
+async fn decide_at(store: &Store, at: Timestamp) -> Result<(), StoreError> {
+    let gate = GateId::parse("north").unwrap();
+    let event = AuditEvent::Decision {
+        at,
+        caller: "loopback",
+        gate: &gate,
+        comparison: Comparison::OneToMany,
+        decision: "no_match",
+        reason: None,
+        found: None,
+        pad: None,
+        liveness: None,
+        revision: Revision(1),
+        policy: Revision(1),
+    };
+    store.note(&event).await
 }
 
 async fn load(store: &Store) -> (BTreeMap<RecordId, OpenedRecord>, LoadReport) {

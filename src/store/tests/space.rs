@@ -1,7 +1,6 @@
 //! Full disks: enrolment is refused, revocation goes on from the reserve, and what was
 //! acknowledged holds.
 
-use super::journal::decide;
 use super::*;
 use crate::store::embedded::disk::SimulatedDisk;
 

@@ -3,9 +3,7 @@
 use super::super::trail::head_row;
 use super::*;
 use crate::audit::{Head, Leaf};
-use crate::consent::Comparison;
 use crate::store::embedded::disk::SimulatedDisk;
-use crate::types::GateId;
 
 /// All entries; every step of the chain is checked on the way.
 async fn trail(store: &Store) -> Vec<String> {
@@ -28,31 +26,13 @@ fn events(entries: &[String]) -> Vec<String> {
     entries.iter().map(|entry| event(entry).as_str().unwrap().to_owned()).collect()
 }
 
-async fn decide(store: &Store, n: u64) {
-    let gate = GateId::parse("north").unwrap();
-    let event = AuditEvent::Decision {
-        at: now(),
-        caller: "loopback",
-        gate: &gate,
-        comparison: Comparison::OneToMany,
-        decision: "no_match",
-        reason: None,
-        found: None,
-        pad: None,
-        liveness: None,
-        revision: Revision(n),
-        policy: Revision(1),
-    };
-    store.note(&event).await.unwrap();
-}
-
 #[tokio::test]
 async fn every_change_and_decision_is_in_the_trail_in_order() {
     let disk = SimulatedDisk::default();
     let (cell, store) = create(&Arc::new(disk.open().unwrap())).await;
     store.put_policy(b"policy").await.unwrap();
     enrol(&store, 1).await.unwrap();
-    decide(&store, 3).await;
+    decide(&store).await.unwrap();
     revoke(&store, 1).await.unwrap();
     assert!(enrol(&store, 1).await.is_err(), "what is refused is no change");
     store.close().await;
@@ -88,9 +68,9 @@ async fn many_decisions_share_syncs_and_are_signed_on_the_way() {
     let store = Arc::new(store);
     let before = disk.syncs();
     let mut tries = tokio::task::JoinSet::new();
-    for n in 0..2_500 {
+    for _ in 0..2_500 {
         let store = Arc::clone(&store);
-        tries.spawn(async move { decide(&store, n).await });
+        tries.spawn(async move { decide(&store).await.unwrap() });
     }
     tries.join_all().await;
     let syncs = disk.syncs() - before;
@@ -140,24 +120,6 @@ async fn a_trail_that_was_cut_altered_or_put_back_keeps_the_store_shut() {
     open(&backend, &cell.copy()).await.unwrap();
 }
 
-async fn decide_at(store: &Store, at: Timestamp) {
-    let gate = GateId::parse("north").unwrap();
-    let event = AuditEvent::Decision {
-        at,
-        caller: "loopback",
-        gate: &gate,
-        comparison: Comparison::OneToMany,
-        decision: "no_match",
-        reason: None,
-        found: None,
-        pad: None,
-        liveness: None,
-        revision: Revision(1),
-        policy: Revision(1),
-    };
-    store.note(&event).await.unwrap();
-}
-
 #[tokio::test]
 async fn d6_entries_past_their_retention_go_and_the_rest_stays_a_chain() {
     let disk = SimulatedDisk::default();
@@ -165,7 +127,7 @@ async fn d6_entries_past_their_retention_go_and_the_rest_stays_a_chain() {
     let whole = trail(&store).await;
     assert_eq!(store.prune(now()).await.unwrap(), None, "the newest block stays, however old");
     for day in 0..40 {
-        decide_at(&store, now().plus_days(day)).await;
+        decide_at(&store, now().plus_days(day)).await.unwrap();
     }
     // The entry that made the store is of today: nothing before it goes, nothing behind it.
     assert_eq!(store.prune(now().plus_days(30)).await.unwrap(), None);
