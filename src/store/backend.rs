@@ -195,7 +195,7 @@ pub trait Companion: Send + Sync {
 }
 
 /// The tables. What a row holds is drawn in `sealing.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Table {
     /// What the store says about itself, by fixed name.
     Meta,
@@ -305,7 +305,7 @@ impl From<RecordId> for RowKey {
 }
 
 /// The address of one row.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId {
     /// The table.
     pub table: Table,

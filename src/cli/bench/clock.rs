@@ -26,8 +26,8 @@ impl Clock {
         Ok(Self(unsafe { AsyncFd::register(timer) }?))
     }
 
-    /// Returns at `due`, at most 20 microseconds before, or at once where it has passed. Should the system's timer fail, the
-    /// runtime's does it.
+    /// Returns at `due`, at most 20 microseconds before, or at once where it has passed. Should the
+    /// system's timer fail, the runtime's does it.
     pub(super) async fn wait_until(&self, due: Instant) {
         let left = due.saturating_duration_since(Instant::now());
         if left < AT_ONCE {

@@ -47,6 +47,10 @@ impl SimulatedFile {
     fn journal(disk: &SimulatedDisk) -> Self {
         Self { disk: disk.clone(), bytes: 0..JOURNAL_BYTES }
     }
+
+    fn grows(&self) -> bool {
+        self.bytes.end == usize::MAX
+    }
 }
 
 #[derive(Debug, Default)]
@@ -258,7 +262,7 @@ impl StorageBackend for SimulatedFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.writable()?;
-        if self.bytes.end != usize::MAX {
+        if !self.grows() {
             assert_eq!(index(len), self.bytes.len(), "only the last file grows");
             return state.done();
         }
@@ -282,7 +286,7 @@ impl StorageBackend for SimulatedFile {
         state.done()?;
         state.syncs += 1;
         let State { current, synced, dirty, .. } = &mut *state;
-        if self.bytes.end == usize::MAX {
+        if self.grows() {
             synced.resize(current.len(), 0);
         }
         let sectors = self.bytes.start / SECTOR_BYTES..self.bytes.end / SECTOR_BYTES;

@@ -94,8 +94,8 @@ impl Lap {
     }
 }
 
-/// Rows on their way into the tables, in the order of tables and keys.
-type Rows = BTreeMap<(u8, RowKey), Opaque>;
+/// Rows on their way into the tables.
+type Rows = BTreeMap<RowId, Opaque>;
 
 /// The journal, open.
 pub(super) struct Journal {
@@ -190,10 +190,8 @@ impl Journal {
     }
 
     /// What the tables do not have yet.
-    pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = (RowId, &Opaque)> {
-        self.rows
-            .iter()
-            .map(|((table, key), value)| (Table::ALL[usize::from(*table)].row(key.clone()), value))
+    pub(super) fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// The tables have all of it, by the transaction of `lap`.
@@ -217,7 +215,7 @@ impl Journal {
         self.ahead.0.store(true, Ordering::Release);
         for write in writes {
             if let Write::Put(row, value) = write {
-                self.rows.insert((row.table as u8, row.key.clone()), value.clone());
+                self.rows.insert(row.clone(), value.clone());
             }
         }
         Ok(true)
@@ -251,13 +249,13 @@ impl Journal {
 
 /// Whether the journal takes a row: blocks of the audit trail and its end. None that a companion
 /// reads while it takes part in a commit, and no key.
-fn is_journalled(row: &RowId) -> bool {
-    row.table == Table::Audit || *row == head_row()
+pub(super) fn is_journalled(row: &RowId) -> bool {
+    may_be_journalled(row.table) && (row.table == Table::Audit || *row == head_row())
 }
 
 /// Whether rows of `table` may be in the journal.
 pub(super) fn may_be_journalled(table: Table) -> bool {
-    table == Table::Audit || table == head_row().table
+    matches!(table, Table::Audit | Table::Meta)
 }
 
 /// The rows of the frames of `lap`, the newest of each.
@@ -310,7 +308,7 @@ fn read_rows(mut bytes: &[u8], rows: &mut Rows) -> Option<()> {
         let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value) as usize)?;
         let row = Table::ALL.get(usize::from(*table))?.row(RowKey::stored(key));
         is_journalled(&row).then_some(())?;
-        rows.insert((*table, row.key), Opaque::stored(value));
+        rows.insert(row, Opaque::stored(value));
         bytes = rest;
     }
     Some(())

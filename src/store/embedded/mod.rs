@@ -25,7 +25,7 @@ use tokio::task::spawn_blocking;
 pub use journal::JournalFault;
 pub use open::EmbeddedError;
 
-use self::journal::{Ahead, Journal, may_be_journalled};
+use self::journal::{Ahead, Journal, is_journalled, may_be_journalled};
 use self::panics::catch;
 use self::reserve::Reserve;
 use self::tables::ReadTables;
@@ -104,13 +104,13 @@ impl Embedded {
             .map_err(|fault| BackendError::Read(Box::new(fault)))
     }
 
-    /// The same of tables that the journal writes too, and therefore behind it.
+    /// The same; where `journalled`, with what the journal holds in the tables first.
     async fn reading_settled<T: Send + 'static>(
         &self,
-        tables: impl IntoIterator<Item = Table>,
+        journalled: bool,
         read: impl FnOnce(ReadTables) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, BackendError> {
-        if tables.into_iter().any(may_be_journalled) {
+        if journalled {
             let queue =
                 self.with_running(|running| running.ahead.get().then(|| running.writer.queue()))?;
             if let Some(queue) = queue {
@@ -143,8 +143,8 @@ impl Backend for Embedded {
     }
 
     fn read(&self, rows: Vec<RowId>) -> BoxFuture<'_, Result<Vec<Option<Opaque>>, BackendError>> {
-        let touched: Vec<_> = rows.iter().map(|row| row.table).collect();
-        Box::pin(self.reading_settled(touched, move |tables| {
+        let journalled = rows.iter().any(is_journalled);
+        Box::pin(self.reading_settled(journalled, move |tables| {
             rows.iter().map(|row| tables.value(row)).collect()
         }))
     }
@@ -155,8 +155,11 @@ impl Backend for Embedded {
         after: Option<RowKey>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<(RowKey, Opaque)>, BackendError>> {
+        let journalled = may_be_journalled(table);
         Box::pin(
-            self.reading_settled([table], move |tables| tables.page(table, after.as_ref(), limit)),
+            self.reading_settled(journalled, move |tables| {
+                tables.page(table, after.as_ref(), limit)
+            }),
         )
     }
 
@@ -180,15 +183,17 @@ impl Backend for Embedded {
         table: Table,
         key: RowKey,
     ) -> BoxFuture<'_, Result<Option<(RowKey, Opaque)>, BackendError>> {
-        Box::pin(self.reading_settled([table], move |tables| tables.floor(table, &key)))
+        Box::pin(
+            self.reading_settled(may_be_journalled(table), move |tables| tables.floor(table, &key)),
+        )
     }
 
     fn count(&self, table: Table) -> BoxFuture<'_, Result<u64, BackendError>> {
-        Box::pin(self.reading_settled([table], move |tables| tables.count(table)))
+        Box::pin(self.reading_settled(may_be_journalled(table), move |tables| tables.count(table)))
     }
 
     fn dump(&self, mut sink: DumpSink) -> BoxFuture<'_, Result<(), BackendError>> {
-        Box::pin(self.reading_settled(Table::ALL, move |tables| tables.dump(&mut *sink)))
+        Box::pin(self.reading_settled(true, move |tables| tables.dump(&mut *sink)))
     }
 
     fn rewrite(&self, rows: Vec<Rewrite>) -> BoxFuture<'_, Result<(), BackendError>> {

@@ -292,7 +292,7 @@ impl<'t> WriteTables<'t> {
     /// Takes what the journal holds, and begins `lap`.
     pub(super) fn settle(&self, journal: &Journal, lap: Lap) -> Result<(), redb::Error> {
         for (row, value) in journal.rows() {
-            self.insert(&row, value)?;
+            self.insert(row, value)?;
         }
         self.transaction.open_table(LAPS)?.insert(LAST, lap.to_bytes())?;
         Ok(())

@@ -284,7 +284,7 @@ impl Writing {
         let transaction = begin_durable(&self.shared.database)?;
         let mut tables = WriteTables::new(&transaction);
         tables.settle(&self.journal, lap)?;
-        let changed = work(&mut tables)? || self.journal.rows().len() > 0;
+        let changed = work(&mut tables)? || !self.journal.rows().is_empty();
         drop(tables);
         if !changed {
             return Ok(transaction.abort().map_err(redb::Error::from)?);

@@ -1,7 +1,6 @@
 //! The journal: what it holds after every end, and what is made of a damaged one.
 
 use super::*;
-use crate::audit::{Head, Leaf};
 use crate::store::embedded::disk::SimulatedDisk;
 use crate::store::embedded::journal::{BLOCK_BYTES, JOURNAL_BYTES};
 
@@ -10,15 +9,8 @@ const MORE_THAN_FIT: usize = JOURNAL_BYTES / BLOCK_BYTES + 40;
 
 /// How many decisions the audit trail holds, where it is whole.
 pub(super) async fn decided_in(store: &Store) -> Option<usize> {
-    let (mut head, mut found) = (Head::genesis(&store.signer().public_key()), 0);
-    while let Some((before, block)) = store.audit(head.seq).await.ok()? {
-        for entry in block {
-            head = head.then(&Leaf::of(&entry));
-            found += usize::from(entry.starts_with(b"{\"event\":\"decision\""));
-        }
-        (before.seq < head.seq).then_some(())?;
-    }
-    (head == store.audit_head()).then_some(found)
+    let entries = trail_of(store).await?;
+    Some(entries.iter().filter(|entry| entry.starts_with("{\"event\":\"decision\"")).count())
 }
 
 pub(super) async fn decided(store: &Store) -> usize {

@@ -30,6 +30,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::audit::{Head, Leaf};
 use crate::consent::{
     AlternativeMethod, Comparison, ConsentForm, ConsentRecord, LawfulBasis, Sha256, SubjectClass,
 };
@@ -210,6 +211,20 @@ async fn decide_at(store: &Store, at: Timestamp) -> Result<(), StoreError> {
         policy: Revision(1),
     };
     store.note(&event).await
+}
+
+/// All entries of the audit trail, where it can be read and every link of it holds.
+async fn trail_of(store: &Store) -> Option<Vec<String>> {
+    let mut head = Head::genesis(&store.signer().public_key());
+    let mut entries = Vec::new();
+    while let Some((before, block)) = store.audit(head.seq).await.ok()? {
+        (before == head).then_some(())?;
+        for entry in block {
+            head = head.then(&Leaf::of(&entry));
+            entries.push(String::from_utf8(entry).ok()?);
+        }
+    }
+    (head == store.audit_head()).then_some(entries)
 }
 
 async fn load(store: &Store) -> (BTreeMap<RecordId, OpenedRecord>, LoadReport) {

@@ -2,22 +2,12 @@
 
 use super::super::trail::head_row;
 use super::*;
-use crate::audit::{Head, Leaf};
+use crate::audit::Leaf;
 use crate::store::embedded::disk::SimulatedDisk;
 
-/// All entries; every step of the chain is checked on the way.
+/// All entries of a trail that is whole.
 async fn trail(store: &Store) -> Vec<String> {
-    let mut head = Head::genesis(&store.signer().public_key());
-    let mut entries = Vec::new();
-    while let Some((before, block)) = store.audit(head.seq).await.unwrap() {
-        assert_eq!(before, head);
-        for entry in block {
-            head = head.then(&Leaf::of(&entry));
-            entries.push(String::from_utf8(entry).unwrap());
-        }
-    }
-    assert_eq!(head, store.audit_head());
-    entries
+    trail_of(store).await.expect("the trail is whole")
 }
 
 fn events(entries: &[String]) -> Vec<String> {
