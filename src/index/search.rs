@@ -7,7 +7,8 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::found::{Candidate, Found, Match, Query};
 use super::gather::{BatchFailed, Term, Told};
@@ -21,7 +22,7 @@ use crate::types::{Embedding, Similarity, SubjectRef, Timestamp};
 
 /// Searches that should take less run alone: to wait for company would cost more than it saves.
 const LONE: Duration = Duration::from_micros(40);
-/// Longest repetition of an answer for which nobody need make way.
+/// Longest repetition of an answer that need not make way for others.
 const SHORT: Duration = Duration::from_micros(400);
 /// Batches that should take more are spread over the cores. While a shorter one runs the other
 /// cores have requests to receive and answers to write, and would only take turns with it.
@@ -284,15 +285,23 @@ impl Index {
     }
 
     /// Repeats a search exactly and takes the better answer. The lock is taken anew for each
-    /// spell, so that nobody who writes waits for the whole scan.
+    /// spell, so that nobody who writes waits for the whole scan. Where it is long, it rests after
+    /// each spell for as long as that took: a core that is taken for the whole of it would be felt
+    /// by a hundred requests.
     fn second_opinion(&self, call: &Gathered, found: &mut Found) -> Result<(), IndexError> {
         let mut best: Vec<Candidate> = Vec::new();
+        let begun = Instant::now();
         for spell in 0.. {
+            let spell_begun = Instant::now();
             let state = self.read()?;
             let Some(hits) = state.gallery(self.kernels).exact_spell(&call.search, spell) else {
                 break;
             };
             best.extend(state.found(&call.search, &hits, Way::Exact).candidates);
+            drop(state);
+            if begun.elapsed() > SHORT {
+                thread::sleep(spell_begun.elapsed());
+            }
         }
         best.sort_by(rank);
         // Groups may have moved between spells, and a row been compared twice.
@@ -315,4 +324,39 @@ impl Index {
 fn rank(one: &Candidate, other: &Candidate) -> Ordering {
     let by_similarity = other.similarity().get().total_cmp(&one.similarity().get());
     by_similarity.then(one.slot().index.cmp(&other.slot().index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testkit::{Random, grant, now, settings, template};
+    use super::super::{IndexSettings, PlanSetting};
+    use super::*;
+
+    const WIDTH: usize = 128;
+
+    /// What a way missed is found by its repetition, in whichever spell it is met.
+    #[test]
+    fn a_repetition_in_many_spells_finds_what_was_missed() {
+        let index =
+            Index::new(IndexSettings { plan: PlanSetting::Sketch, ..settings(WIDTH) }).unwrap();
+        let mut random = Random::new(27);
+        let faces: Vec<Embedding> = (0..20_000).map(|_| random.embedding(WIDTH)).collect();
+        for (n, face) in (0..).zip(&faces) {
+            index.load(template(n, 0), face).unwrap();
+        }
+        for probe in faces.iter().step_by(1_000) {
+            let query = Query { probe, k: 1, floor: Similarity::new(0.6) };
+            let call = index.call(&grant([0]), &query, now()).unwrap();
+            let mut found = Found::nothing(Way::Sketch);
+            index.second_opinion(&call, &mut found).unwrap();
+            assert_eq!(
+                found.candidates,
+                index.search(&grant([0]), &query, now()).unwrap().candidates
+            );
+            assert_eq!(found.candidates.len(), 1);
+            let state = index.state.read().unwrap();
+            let spell = |spell| state.gallery(index.kernels).exact_spell(&call.search, spell);
+            assert_eq!([0, 1, 2, 3].map(|n| spell(n).is_some()), [true, true, true, false]);
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! The repetition belongs to the request whose probe it is, and its answer is the better of the
 //! two: a person whom the way had missed gets in, and no probe outlives its request (promise P3).
 //! The exact scan takes its time in short spells, so that writers wait for one spell and not for
-//! all (`Index::second_opinion`).
+//! all, and rests between them, so that other searches do (`Index::second_opinion`).
 //!
 //! # Invariants
 //! - A mate counts once: found or missed.

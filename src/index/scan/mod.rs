@@ -45,8 +45,6 @@ pub(super) use self::tally::{Hit, Tally};
 
 /// Rows of a group.
 const GROUP: usize = GROUP_ROWS as usize;
-/// Pieces that a repeated search compares in one hold of the lock: about a millisecond.
-const SPELL_PIECES: usize = 8;
 
 /// One search, compiled.
 pub(super) struct Search {
@@ -118,13 +116,12 @@ impl Gallery<'_> {
         })
     }
 
-    /// Compares the permitted rows of one spell of a search that is done in many; `None` after
-    /// the last.
+    /// Compares the permitted rows of one spell of a search that is done in many, one piece in
+    /// each: half a millisecond or less. `None` after the last.
     pub(super) fn exact_spell(&self, search: &Search, spell: usize) -> Option<Vec<Hit>> {
         let pieces = Pieces::of(self.catalogue, &[search]);
-        let pieces = pieces.list();
-        let pieces = pieces.chunks(SPELL_PIECES).nth(spell)?;
-        over(&[search], pieces, Spread::Caller, |part, runs, scratch| {
+        let piece = *pieces.list().get(spell)?;
+        over(&[search], &[piece], Spread::Caller, |part, runs, scratch| {
             self.exact_runs(&[search], part, runs, scratch);
         })
         .pop()
