@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::exit::{Exit, Failure};
 use super::files::read;
-use crate::service::client::{Client, Target};
+use crate::service::client::{Client, ClientError, Target};
+use crate::service::verify_client::VerifyClient;
 
 /// How to reach the service.
 #[derive(Debug, Args)]
@@ -33,6 +34,15 @@ pub(super) struct ConnectionArgs {
 
 impl ConnectionArgs {
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        Client::connect(&self.target()?).await.map_err(unreached)
+    }
+
+    /// Connects for verifications that were encoded before.
+    pub(super) async fn connect_to_verify(&self) -> Result<VerifyClient, Failure> {
+        VerifyClient::connect(&self.target()?).await.map_err(unreached)
+    }
+
+    fn target(&self) -> Result<Target, Failure> {
         if !["http://", "https://"].iter().any(|scheme| self.server.starts_with(scheme)) {
             let message = format!(
                 "--server {}: must begin with http:// or https://, such as http://127.0.0.1:7400",
@@ -45,13 +55,12 @@ impl ConnectionArgs {
             (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
             _ => None,
         };
-        let target = Target { url: self.server.clone(), ca, identity };
-        Client::connect(&target).await.map_err(|error| {
-            Failure::from(error)
-                .advise(&words!("is `assent serve` running there, or elsewhere (`--server`)?"))
-                .advise(&words!(
-                    "http:// where it serves `--plaintext`, https:// where it serves TLS"
-                ))
-        })
+        Ok(Target { url: self.server.clone(), ca, identity })
     }
+}
+
+fn unreached(error: ClientError) -> Failure {
+    Failure::from(error)
+        .advise(&words!("is `assent serve` running there, or elsewhere (`--server`)?"))
+        .advise(&words!("http:// where it serves `--plaintext`, https:// where it serves TLS"))
 }

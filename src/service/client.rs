@@ -5,20 +5,16 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use prost::Message as _;
-use prost::bytes::{BufMut, Bytes};
 use thiserror::Error;
-use tonic::codec::{Codec, EncodeBuf, Encoder};
-use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
 use tonic_types::pb;
 
 use super::proto;
 use super::shared::code_name;
 
 /// Longest wait for a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer that is taken: more than the largest policy that a service can be set to take.
 const MOST_ANSWER_BYTES: usize = 80 << 20;
 
@@ -133,7 +129,7 @@ pub struct Client {
     channel: Channel,
 }
 
-type Reply<T> = Result<T, ClientError>;
+pub(super) type Reply<T> = Result<T, ClientError>;
 
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident, $client:ident, $service:ident, $in:ident -> $out:ident;)*) => {
@@ -224,25 +220,6 @@ impl Client {
         let mut client = proto::gate_client::GateClient::new(self.channel.clone())
             .max_decoding_message_size(MOST_ANSWER_BYTES);
         Ok(client.verify(request).await?.into_inner())
-    }
-
-    /// `Gate.Verify` with the fields of both `parts`, and a deadline that travels with the request.
-    ///
-    /// # Errors
-    /// The service's refusal.
-    pub async fn verify_encoded(
-        &self,
-        parts: [EncodedVerify; 2],
-        timeout: Duration,
-    ) -> Reply<proto::VerifyResponse> {
-        let mut request = Request::new(parts);
-        request.set_timeout(timeout);
-        let mut client = tonic::client::Grpc::new(self.channel.clone())
-            .max_decoding_message_size(MOST_ANSWER_BYTES);
-        let lost = |fault: tonic::transport::Error| Status::unavailable(fault.to_string());
-        client.ready().await.map_err(lost)?;
-        let path = PathAndQuery::from_static("/assent.v1.Gate/Verify");
-        Ok(client.unary(request, path, VerifyCodec).await?.into_inner())
     }
 
     /// `Gate.VerifyStream`.
@@ -346,54 +323,6 @@ impl Client {
         let request = pb::HealthCheckRequest { service: service.to_owned() };
         let status = client.check(request).await?.into_inner().status;
         Ok(status == pb::health_check_response::ServingStatus::Serving as i32)
-    }
-}
-
-/// A `VerifyRequest` that was encoded before it is sent, for load that must cost its sender little.
-#[derive(Debug, Clone)]
-pub struct EncodedVerify(Bytes);
-
-impl EncodedVerify {
-    /// Encodes a request, or some of its fields.
-    #[must_use]
-    pub fn of(request: &proto::VerifyRequest) -> Self {
-        Self(request.encode_to_vec().into())
-    }
-
-    /// What was encoded.
-    #[must_use]
-    pub fn decoded(&self) -> proto::VerifyRequest {
-        proto::VerifyRequest::decode(self.0.clone()).unwrap_or_default()
-    }
-}
-
-struct VerifyCodec;
-
-impl Codec for VerifyCodec {
-    type Encode = [EncodedVerify; 2];
-    type Decode = proto::VerifyResponse;
-    type Encoder = Self;
-    type Decoder = <ProstCodec<proto::VerifyRequest, proto::VerifyResponse> as Codec>::Decoder;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        ProstCodec::<proto::VerifyRequest, proto::VerifyResponse>::default().decoder()
-    }
-}
-
-impl Encoder for VerifyCodec {
-    type Item = [EncodedVerify; 2];
-    type Error = Status;
-
-    /// As protobuf has it: messages that name different fields, joined, are one that has them all.
-    fn encode(&mut self, parts: Self::Item, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        for EncodedVerify(part) in parts {
-            out.put(part);
-        }
-        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ mod operator;
 mod serving;
 mod shared;
 mod to_wire;
+pub mod verify_client;
 mod wiped_body;
 mod words;
 

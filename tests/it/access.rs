@@ -3,11 +3,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use assent::config::{self, Overrides};
 use assent::consent::Sha256;
 use assent::server::{self, Running};
 use assent::service::client::{Client, ClientError, Target};
+use assent::service::verify_client::{EncodedVerify, VerifyClient};
 use assent::service::{Access, Role, Rpc, access, proto};
 use futures_util::stream;
 use rcgen::{
@@ -160,10 +162,14 @@ async fn connect(
     authority: &Authority,
     credential: Option<&Credential>,
 ) -> Result<Client, ClientError> {
+    Client::connect(&target(address, authority, credential)).await
+}
+
+fn target(address: SocketAddr, authority: &Authority, credential: Option<&Credential>) -> Target {
     let identity =
         credential.map(|c| (c.certificate.clone().into_bytes(), c.key.clone().into_bytes()));
     let ca = Some(authority.certificate.pem().into_bytes());
-    Client::connect(&Target { url: format!("https://{address}"), ca, identity }).await
+    Target { url: format!("https://{address}"), ca, identity }
 }
 
 /// The code with which an empty request is answered. No wildcard: a new RPC has to be called here.
@@ -407,6 +413,60 @@ async fn d7_a_caller_uses_its_own_gates_controllers_and_kinds_of_probe() {
     let revoked = operator.revoke(revoke_subject("resident-1")).await.unwrap();
     assert_eq!(revoked.revoked_records.len(), 1);
     site.running.stop().await;
+}
+
+/// The client of `assent bench` speaks HTTP/2 and TLS itself: it hears what the general one hears.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_for_load_hears_what_the_general_one_does() {
+    const DEADLINE: Duration = Duration::from_secs(20);
+    let site = Site::open().await;
+    let operator = site.client("operator").await;
+    let policy = proto::ApplyPolicyRequest { toml: POLICY.to_owned(), dry_run: false };
+    operator.apply_policy(policy).await.unwrap();
+    let notice = notice(&operator).await;
+    let enrolment = enrolment_under(&notice, "resident-1", "lobby", vec![embedded(1)]);
+    site.client("enroller").await.enroll(enrolment).await.unwrap();
+
+    let general = site.client("lobby").await;
+    let party = site.parties.iter().find(|party| party.who == "lobby").unwrap();
+    let its = |credential| target(site.address(), &site.authority, credential);
+    let for_load = VerifyClient::connect(&its(party.credential.as_ref())).await.unwrap();
+    let verify = async |request: &proto::VerifyRequest| {
+        let gate = proto::VerifyRequest { probe: None, ..request.clone() };
+        let probe = proto::VerifyRequest { probe: request.probe.clone(), ..Default::default() };
+        for_load.verify([&gate, &probe].map(EncodedVerify::of), DEADLINE).await
+    };
+    for seed in [1, 2] {
+        let request = verify_face(OTHER_GATE, seed);
+        let mut answers = [verify(&request).await.unwrap(), general.verify(request).await.unwrap()];
+        assert_eq!(matched(&answers[0]), (seed == 1).then_some("resident-1"));
+        for answer in &mut answers {
+            answer.timings = None;
+        }
+        assert_eq!(answers[0], answers[1]);
+    }
+    for request in [verify_face(GATE, 1), proto::VerifyRequest::default()] {
+        let (one, other) =
+            (verify(&request).await.unwrap_err(), general.verify(request).await.unwrap_err());
+        assert_eq!(format!("{one:?}"), format!("{other:?}"));
+        assert!(!one.alternatives.is_empty());
+    }
+    // Many at once on one connection, past its window.
+    let request = verify_face(OTHER_GATE, 1);
+    for _ in 0..40 {
+        let many = futures_util::future::join_all((0..32).map(|_| verify(&request))).await;
+        assert!(many.iter().all(|answer| matched(answer.as_ref().unwrap()) == Some("resident-1")));
+    }
+
+    let misled = target(site.address(), &Authority::new(), None);
+    let unknown = VerifyClient::connect(&misled).await.unwrap_err();
+    assert_eq!(unknown.code.name(), "UNAVAILABLE");
+    let anonymous = VerifyClient::connect(&its(None)).await.unwrap();
+    let twice = [&request, &proto::VerifyRequest::default()].map(EncodedVerify::of);
+    let refusal = anonymous.verify(twice.clone(), DEADLINE).await.unwrap_err();
+    assert_eq!(refusal.code.name(), "UNAUTHENTICATED");
+    site.running.stop().await;
+    assert_eq!(for_load.verify(twice, DEADLINE).await.unwrap_err().code.name(), "UNAVAILABLE");
 }
 
 /// What the loader says of a file; nothing where it is content.

@@ -15,6 +15,7 @@ use super::plan::{Kind, Load, Mix, Random};
 use super::workload::Workload;
 use crate::service::client::{Client, ClientError};
 use crate::service::proto;
+use crate::service::verify_client::VerifyClient;
 
 /// Most requests that wait for answers at once. What would be more is not sent, and said so: it
 /// is this program that cannot keep up then.
@@ -76,6 +77,9 @@ struct Answer {
 }
 
 pub(super) struct Driver {
+    /// For verifications.
+    gates: Vec<VerifyClient>,
+    /// For the rest.
     clients: Vec<Client>,
     workload: Workload,
     mix: Mix,
@@ -86,13 +90,13 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(
-        clients: Vec<Client>,
+        (gates, clients): (Vec<VerifyClient>, Vec<Client>),
         workload: Workload,
         mix: Mix,
         deadline: Duration,
         clock: Clock,
     ) -> Self {
-        Self { clients, workload, mix, deadline, clock, turn: AtomicUsize::new(0) }
+        Self { gates, clients, workload, mix, deadline, clock, turn: AtomicUsize::new(0) }
     }
 
     /// Runs one step: `warm_up` unmeasured, then `measured`.
@@ -194,7 +198,8 @@ impl Driver {
             }
             return (Kind::Enrol, Answer { outcome });
         }
-        let verdict = client.verify_encoded(self.workload.verify(), self.deadline).await;
+        let gate = &self.gates[turn % self.gates.len()];
+        let verdict = gate.verify(self.workload.verify(), self.deadline).await;
         (Kind::Verify, Answer { outcome: verdict.map(Some) })
     }
 

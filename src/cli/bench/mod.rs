@@ -54,7 +54,7 @@ pub(super) struct BenchArgs {
     /// How long each step runs before it is measured, seconds
     #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
-    /// Connections to the service
+    /// Connections to the service for verifications, and as many for the rest
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1024))]
     connections: u16,
     /// Share of enrolments among the requests, 0 to 1
@@ -106,8 +106,9 @@ pub(super) async fn run(args: &BenchArgs, json: bool) -> Outcome {
     let measured = positive("--seconds", args.seconds)?;
     let warm_up = Duration::try_from_secs_f64(args.warm_up)
         .map_err(|_negative| Failure::new(Exit::Usage, "--warm-up must be 0 or more seconds"))?;
-    let mut clients = Vec::new();
+    let (mut gates, mut clients) = (Vec::new(), Vec::new());
     for _ in 0..args.connections {
+        gates.push(args.connection.connect_to_verify().await?);
         clients.push(args.connection.connect().await?);
     }
     let status = status(&clients[0]).await?;
@@ -116,7 +117,7 @@ pub(super) async fn run(args: &BenchArgs, json: bool) -> Outcome {
     let deadline = Duration::from_millis(args.deadline_ms);
     let clock = Clock::new()
         .map_err(|fault| Failure::new(Exit::Internal, format!("no timer to send by: {fault}")))?;
-    let driver = Arc::new(Driver::new(clients, workload, mix, deadline, clock));
+    let driver = Arc::new(Driver::new((gates, clients), workload, mix, deadline, clock));
     if !json {
         report.print_head();
     }

@@ -13,8 +13,8 @@ use super::super::exit::{Exit, Failure};
 use super::super::files::read;
 use super::plan::Random;
 use super::{BenchArgs, ProbeKind};
-use crate::service::client::EncodedVerify;
 use crate::service::proto;
+use crate::service::verify_client::EncodedVerify;
 use proto::verify_request::Probe;
 
 /// Embeddings that are drawn.

@@ -1,7 +1,8 @@
 //! The embedded backend: one directory, one redb file and its journal, one process.
 //!
 //! # Invariants
-//! - One thread writes, owned by the backend and joined when it closes.
+//! - One thread writes, owned by the backend and joined when it closes; another helps it with what
+//!   the journal holds (`settler.rs`).
 //! - The directory is locked while it is open: no second process, no second backend.
 //! - After a failed commit the writer takes no other, and health says so.
 //! - A full disk is met with the reserve (`reserve.rs`) before it fails a commit.
@@ -13,6 +14,7 @@ pub(super) mod journal;
 mod open;
 mod panics;
 pub(super) mod reserve;
+mod settler;
 mod tables;
 mod writer;
 

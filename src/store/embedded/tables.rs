@@ -37,7 +37,7 @@ use super::super::backend::{
     Table, Write,
 };
 use super::EmbeddedError;
-use super::journal::{Journal, JournalFault, Lap};
+use super::journal::{Journal, JournalFault, Lap, Rows as Journalled};
 use crate::types::Revision;
 
 type Rows = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -77,8 +77,8 @@ pub(super) fn create(
     let tables = WriteTables::new(&transaction);
     let lap = tables.lap()?;
     let mut journal = Journal::open(file(lap.has_frames())?, lap)?;
-    let lap = lap.next();
-    tables.settle(&journal, lap)?;
+    let lap = journal.lap().next();
+    tables.settle(journal.rows(), lap)?;
     drop(tables);
     transaction.commit().map_err(redb::Error::from)?;
     journal.settled(lap);
@@ -289,9 +289,9 @@ impl<'t> WriteTables<'t> {
         Ok(lap.map_or(Lap::default(), |lap| Lap::from_bytes(lap.value())))
     }
 
-    /// Takes what the journal holds, and begins `lap`.
-    pub(super) fn settle(&self, journal: &Journal, lap: Lap) -> Result<(), redb::Error> {
-        for (row, value) in journal.rows() {
+    /// Takes rows that the journal holds, and begins `lap`.
+    pub(super) fn settle(&self, rows: &Journalled, lap: Lap) -> Result<(), redb::Error> {
+        for (row, value) in rows {
             self.insert(row, value)?;
         }
         self.transaction.open_table(LAPS)?.insert(LAST, lap.to_bytes())?;

@@ -17,7 +17,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::backend::{BackendError, Batch, Companion, CompanionFault};
-use super::journal::{Journal, Lap};
+use super::journal::{Journal, Lap, NewFrame};
+use super::settler::{Settler, Unsettled};
 use super::tables::{ReadTables, WriteTables, begin_durable};
 use crate::failpoint;
 use crate::types::Revision;
@@ -77,7 +78,7 @@ impl Health {
         !self.0.load(Ordering::Acquire)
     }
 
-    fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
@@ -141,9 +142,10 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn spawn(shared: Shared, journal: Journal) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_BATCHES);
+        let settler = Settler::spawn(Arc::clone(&shared.database), shared.health.clone())?;
         let thread = thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || Writing { shared, journal }.until_closed(jobs))?;
+            .spawn(move || Writing { shared, journal, settler }.until_closed(jobs))?;
         Ok(Self { queue, thread })
     }
 
@@ -174,6 +176,8 @@ enum GroupFault {
     Database(#[from] redb::Error),
     #[error("the journal failed")]
     Journal(#[from] io::Error),
+    #[error("the tables did not take the journal's rows")]
+    Settling(#[from] Unsettled),
     #[error("what goes with every commit failed")]
     Companion(#[from] CompanionFault),
 }
@@ -182,6 +186,7 @@ enum GroupFault {
 struct Writing {
     shared: Shared,
     journal: Journal,
+    settler: Settler,
 }
 
 impl Writing {
@@ -204,6 +209,7 @@ impl Writing {
             let fault = &fault as &dyn std::error::Error;
             tracing::error!(fault, "the journal was not settled: the next start does it");
         }
+        self.settler.join();
     }
 
     fn commit_and_reply(&mut self, group: Vec<Job>) {
@@ -264,7 +270,13 @@ impl Writing {
         if writes.is_empty() {
             return Ok(());
         }
-        if self.journal.append(&writes)? {
+        if let Some(frame) = NewFrame::of(&writes) {
+            if !self.journal.has_room(&frame) {
+                self.settler.wait()?;
+                let (rows, lap) = self.journal.turn();
+                self.settler.settle(rows, lap);
+            }
+            self.journal.append(frame, writes)?;
             failpoint::reach("commit.durable");
             return Ok(companion.committed()?);
         }
@@ -281,9 +293,10 @@ impl Writing {
         lap: Lap,
         work: impl FnOnce(&mut WriteTables<'_>) -> Result<bool, GroupFault>,
     ) -> Result<(), GroupFault> {
+        self.settler.wait()?;
         let transaction = begin_durable(&self.shared.database)?;
         let mut tables = WriteTables::new(&transaction);
-        tables.settle(&self.journal, lap)?;
+        tables.settle(self.journal.rows(), lap)?;
         let changed = work(&mut tables)? || !self.journal.rows().is_empty();
         drop(tables);
         if !changed {

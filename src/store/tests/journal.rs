@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::store::embedded::disk::SimulatedDisk;
-use crate::store::embedded::journal::{BLOCK_BYTES, JOURNAL_BYTES};
+use crate::store::embedded::journal::{BLOCK_BYTES, HALF_BYTES, JOURNAL_BYTES};
 
-/// More decisions, one by one, than frames fit into a journal.
-const MORE_THAN_FIT: usize = JOURNAL_BYTES / BLOCK_BYTES + 40;
+/// Decisions, one by one, that fill half of a journal.
+const HALF_FULL: usize = HALF_BYTES / BLOCK_BYTES;
+/// More of them than fit into a journal.
+const MORE_THAN_FIT: usize = 2 * HALF_FULL + 40;
 
 /// How many decisions the audit trail holds, where it is whole.
 pub(super) async fn decided_in(store: &Store) -> Option<usize> {
@@ -44,6 +46,18 @@ fn database(image: &[u8]) -> &[u8] {
     &image[JOURNAL_BYTES..]
 }
 
+/// The database of one instant beside the journal of another.
+fn beside(database_of: &[u8], journal_of: &[u8]) -> Vec<u8> {
+    [&journal_of[..JOURNAL_BYTES], database(database_of)].concat()
+}
+
+/// The same with one bit of the journal flipped.
+fn broken(image: &[u8], at: usize) -> SimulatedDisk {
+    let mut image = image.to_vec();
+    image[at] ^= 1;
+    SimulatedDisk::holding(image)
+}
+
 #[tokio::test]
 async fn a_decision_is_one_sync_of_the_journal_and_readers_find_it_in_the_tables() {
     let (disk, cell, store) = with_decisions(0).await;
@@ -74,10 +88,79 @@ async fn every_transaction_takes_the_journal_along_and_no_frame_comes_back() {
 }
 
 #[tokio::test]
-async fn a_full_journal_is_settled_by_the_commit_that_does_not_fit() {
+async fn full_halves_are_settled_beside_the_decisions_that_follow() {
     let (disk, cell, store) = with_decisions(MORE_THAN_FIT).await;
     assert_eq!(reopened(&disk, &cell).await.unwrap(), MORE_THAN_FIT);
     assert_eq!(decided(&store).await, MORE_THAN_FIT);
+    assert_eq!(reopened(&disk, &cell).await.unwrap(), MORE_THAN_FIT);
+}
+
+/// A crash before the transaction for the full half was there: its frames count, and those of the
+/// other half that go on from them.
+#[tokio::test]
+async fn both_halves_count_until_the_tables_have_the_full_one() {
+    const ALL: usize = HALF_FULL + 3;
+    let (disk, cell, store) = with_decisions(0).await;
+    let before = disk.image();
+    for _ in 0..ALL {
+        decide(&store).await.unwrap();
+    }
+    let now = disk.image();
+    let crashed = beside(&before, &now);
+    assert_eq!(reopened(&SimulatedDisk::holding(crashed.clone()), &cell).await.unwrap(), ALL);
+
+    let last = HALF_BYTES + 2 * BLOCK_BYTES;
+    assert_eq!(reopened(&broken(&crashed, last), &cell).await.unwrap(), ALL - 1, "torn");
+    let numbers = [0, HALF_FULL - 1, HALF_FULL, HALF_FULL + 1];
+    for number in numbers {
+        let refusal = reopened(&broken(&crashed, number * BLOCK_BYTES), &cell).await.unwrap_err();
+        let EmbeddedError::Journal(JournalFault::Damaged { number: found }) = refusal else {
+            panic!("{number}: {refusal}")
+        };
+        assert_eq!(found as usize, number);
+    }
+    // A second crash, while the first start was clearing the journal.
+    let again = SimulatedDisk::holding(crashed.clone());
+    let _started = again.open().unwrap();
+    let uncleared = SimulatedDisk::holding(beside(&again.image(), &crashed));
+    assert_eq!(reopened(&uncleared, &cell).await.unwrap(), ALL);
+
+    // Once the tables have it, the full half is not needed.
+    store.audit(0).await.unwrap();
+    for number in [0, HALF_FULL - 1] {
+        let settled = broken(&beside(&disk.image(), &now), number * BLOCK_BYTES);
+        assert_eq!(reopened(&settled, &cell).await.unwrap(), ALL, "{number}");
+    }
+    for _ in 0..HALF_FULL {
+        decide(&store).await.unwrap();
+    }
+    let older = SimulatedDisk::holding(beside(&before, &disk.image()));
+    let refusal = reopened(&older, &cell).await.unwrap_err();
+    assert!(matches!(refusal, EmbeddedError::Journal(JournalFault::Newer)), "{refusal}");
+}
+
+/// Power cuts and failing syncs around the turn to the other half, whatever the two threads have
+/// done by then.
+#[tokio::test]
+async fn what_was_decided_survives_a_cut_while_a_half_is_settled() {
+    for cut in 0..24 {
+        let (disk, cell, store) = with_decisions(HALF_FULL - 2).await;
+        if cut % 2 == 0 {
+            disk.power().cut_after(cut + 1);
+        } else {
+            disk.fail_after_syncs(cut / 3 + 1);
+        }
+        let mut told = HALF_FULL - 2;
+        while decide(&store).await.is_ok() {
+            told += 1;
+            assert!(told < 2 * HALF_FULL, "control: it fails");
+        }
+        assert!(!store.is_healthy());
+        for seed in 0..4 {
+            let found = reopened(&disk.after_power_cut(seed), &cell).await.unwrap();
+            assert!((told..=told + 1).contains(&found), "{cut}: {found} of {told}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -98,11 +181,7 @@ async fn after_an_orderly_stop_the_journal_is_not_needed() {
 async fn of_a_torn_frame_nobody_was_told_and_a_broken_one_before_others_keeps_the_store_shut() {
     let (disk, cell, _store) = with_decisions(3).await;
     let image = disk.image();
-    let broken = |at: usize| {
-        let mut image = image.clone();
-        image[at] ^= 1;
-        SimulatedDisk::holding(image)
-    };
+    let broken = |at| broken(&image, at);
     let last = 2 * BLOCK_BYTES;
     for at in [0, 31, 32, 40, 48, 52, 56, 200] {
         assert_eq!(reopened(&broken(last + at), &cell).await.unwrap(), 2, "{at}");
@@ -127,9 +206,7 @@ async fn a_database_that_is_older_than_its_journal_is_noticed() {
         for n in 2..4 {
             enrol(&store, n).await.unwrap();
             decide(&store).await.unwrap();
-            let mut image = disk.image();
-            image.truncate(JOURNAL_BYTES);
-            image.extend_from_slice(database(&older));
+            let image = beside(&older, &disk.image());
             let refusal = reopened(&SimulatedDisk::holding(image), &cell).await.unwrap_err();
             assert!(matches!(refusal, EmbeddedError::Journal(JournalFault::Newer)), "{refusal}");
         }
