@@ -174,6 +174,8 @@ impl ReadTables {
         Ok(())
     }
 
+    /// Rows behind `after`, in the order of their keys. Where a damaged file has them in another,
+    /// who asks for one page after the other would not come to an end: that is an error.
     pub(super) fn page(
         &self,
         table: Table,
@@ -182,31 +184,47 @@ impl ReadTables {
     ) -> Result<Vec<(RowKey, Opaque)>, redb::Error> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |key| Excluded(key.as_bytes()));
-        self.transaction
+        let mut rows = Vec::new();
+        let mut before = after.cloned();
+        for row in self
+            .transaction
             .open_table(definition(table))?
             .range::<&[u8]>((from, Unbounded))?
             .take(limit)
-            .map(|row| {
-                let (key, value) = row?;
-                Ok((RowKey::stored(key.value()), Opaque::stored(value.value())))
-            })
-            .collect()
+        {
+            let (key, value) = row?;
+            let key = RowKey::stored(key.value());
+            in_order(before.as_ref().map(RowKey::as_bytes), key.as_bytes())?;
+            before = Some(key.clone());
+            rows.push((key, Opaque::stored(value.value())));
+        }
+        Ok(rows)
     }
 
+    /// Entries behind `after`, in order, as for [`ReadTables::page`].
     pub(super) fn log(
         &self,
         after: Revision,
         limit: usize,
     ) -> Result<Vec<(Revision, Opaque)>, redb::Error> {
-        self.log
-            .range(after.0.saturating_add(1)..)?
-            .take(limit)
-            .map(|row| {
-                let (key, value) = row?;
-                Ok((Revision(key.value()), Opaque::stored(value.value())))
-            })
-            .collect()
+        let mut entries = Vec::new();
+        let mut before = after;
+        for entry in self.log.range(after.0.saturating_add(1)..)?.take(limit) {
+            let (revision, entry) = entry?;
+            let revision = Revision(revision.value());
+            in_order(Some(before), revision)?;
+            before = revision;
+            entries.push((revision, Opaque::stored(entry.value())));
+        }
+        Ok(entries)
     }
+}
+
+fn in_order<K: PartialOrd + Copy>(before: Option<K>, key: K) -> Result<(), redb::Error> {
+    if before.is_some_and(|before| before >= key) {
+        return Err(redb::Error::Corrupted("rows are not in the order of their keys".into()));
+    }
+    Ok(())
 }
 
 type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;

@@ -256,3 +256,21 @@ fn d2_a_flipped_bit_of_a_larger_store_is_noticed_or_harmless() {
         nothing_is_wrong(&survey(&format!("larger, {name}"), &original, &bits));
     }
 }
+
+/// A flip in a row's key puts rows out of order, and who reads page after page must come to an end.
+#[tokio::test]
+async fn rows_that_are_out_of_order_are_noticed() {
+    const LONG: std::time::Duration = std::time::Duration::from_mins(1);
+    let original = Original::with(4, true).await;
+    let mut refused = 0;
+    for n in 1..=5 {
+        let id = *id(n).as_bytes();
+        let found = original.image.windows(id.len()).enumerate().filter(|(_, bytes)| *bytes == id);
+        for (at, _) in found {
+            let outcome = tokio::time::timeout(LONG, original.trial(at * 8 + 7)).await.unwrap();
+            assert!(!matches!(outcome, Outcome::Wrong(_)), "{n} at {at}: {outcome:?}");
+            refused += usize::from(outcome == Outcome::Refused);
+        }
+    }
+    assert!(refused > 0, "control");
+}
