@@ -285,22 +285,23 @@ impl Index {
     }
 
     /// Repeats a search exactly and takes the better answer. The lock is taken anew for each
-    /// spell, so that nobody who writes waits for the whole scan. Where it is long, it rests after
-    /// each spell for as long as that took: a core that is taken for the whole of it would be felt
-    /// by a hundred requests.
+    /// spell, so that nobody who writes waits for the whole scan. Where it is long, it rests between
+    /// spells for as long as they take: a core that is taken for all of it would be felt by a
+    /// hundred requests.
     fn second_opinion(&self, call: &Gathered, found: &mut Found) -> Result<(), IndexError> {
         let mut best: Vec<Candidate> = Vec::new();
-        let begun = Instant::now();
         for spell in 0.. {
-            let spell_begun = Instant::now();
             let state = self.read()?;
-            let Some(hits) = state.gallery(self.kernels).exact_spell(&call.search, spell) else {
-                break;
-            };
+            let begun = Instant::now();
+            let (hits, more) = state.gallery(self.kernels).exact_spell(&call.search, spell);
             best.extend(state.found(&call.search, &hits, Way::Exact).candidates);
+            if !more {
+                break;
+            }
+            let is_long = self.planner.repetition(state.outlook(&call.search)) > SHORT;
             drop(state);
-            if begun.elapsed() > SHORT {
-                thread::sleep(spell_begun.elapsed());
+            if is_long {
+                thread::sleep(begun.elapsed());
             }
         }
         best.sort_by(rank);
@@ -355,8 +356,8 @@ mod tests {
             );
             assert_eq!(found.candidates.len(), 1);
             let state = index.state.read().unwrap();
-            let spell = |spell| state.gallery(index.kernels).exact_spell(&call.search, spell);
-            assert_eq!([0, 1, 2, 3].map(|n| spell(n).is_some()), [true, true, true, false]);
+            let more = |spell| state.gallery(index.kernels).exact_spell(&call.search, spell).1;
+            assert_eq!([0, 1, 2, 3].map(more), [true, true, false, false]);
         }
     }
 }

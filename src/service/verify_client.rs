@@ -4,8 +4,9 @@
 //! sends the message then: two writes, and two packets for the service to receive. Here both leave
 //! with one.
 
+use std::fmt::Display;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use h2::client::SendRequest;
@@ -19,7 +20,8 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-use tonic::codegen::http::{Request, Uri, header};
+use tonic::codegen::http::uri::{PathAndQuery, Scheme};
+use tonic::codegen::http::{HeaderMap, Request, StatusCode, Uri, header};
 use tonic::{Code, Status};
 
 use super::client::{CONNECT_TIMEOUT, ClientError, Reply, Target};
@@ -46,11 +48,12 @@ impl EncodedVerify {
     }
 }
 
-/// One connection.
-#[derive(Debug, Clone)]
+/// One connection, made anew when it is lost.
+#[derive(Debug)]
 pub struct VerifyClient {
-    requests: SendRequest<Bytes>,
+    target: Target,
     method: Uri,
+    requests: Mutex<SendRequest<Bytes>>,
 }
 
 impl VerifyClient {
@@ -59,65 +62,35 @@ impl VerifyClient {
     /// # Errors
     /// The address is wrong, the service is not there, or TLS fails.
     pub async fn connect(target: &Target) -> Reply<Self> {
-        let wrong = |why: &dyn std::fmt::Display| {
+        let wrong = |why: &dyn Display| {
             ClientError::from(Status::invalid_argument(format!("{}: {why}", target.url)))
         };
         let url: Uri = target.url.parse().map_err(|fault| wrong(&fault))?;
-        let (Some(host), Some(authority)) = (url.host(), url.authority()) else {
-            return Err(wrong(&"names no host"));
-        };
-        let is_tls = url.scheme_str() == Some("https");
-        let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let method = Uri::builder()
-            .scheme(if is_tls { "https" } else { "http" })
-            .authority(authority.clone())
-            .path_and_query("/assent.v1.Gate/Verify")
-            .build()
-            .map_err(|fault| wrong(&fault))?;
-        let connected = async {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            let socket = TcpStream::connect((bare, port)).await?;
-            socket.set_nodelay(true)?;
-            if !is_tls {
-                return Self::over(socket, method).await;
-            }
-            let name = ServerName::try_from(bare.to_owned()).map_err(io::Error::other)?;
-            let tls = TlsConnector::from(Arc::new(tls(target).map_err(io::Error::other)?));
-            Self::over(tls.connect(name, socket).await?, method).await
-        };
-        let late = |_elapsed| Err(io::ErrorKind::TimedOut.into());
-        timeout(CONNECT_TIMEOUT, connected).await.unwrap_or_else(late).map_err(|fault| {
-            Status::unavailable(format!("{} cannot be reached: {fault}", target.url)).into()
-        })
-    }
-
-    async fn over(
-        transport: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        method: Uri,
-    ) -> io::Result<Self> {
-        let (requests, connection) =
-            h2::client::handshake(transport).await.map_err(io::Error::other)?;
-        // Ends with the last of the clones. Whoever waits for an answer learns of a fault.
-        tokio::spawn(async move { connection.await.unwrap_or_default() });
-        Ok(Self { requests, method })
+        let mut method = url.into_parts();
+        method.path_and_query = Some(PathAndQuery::from_static("/assent.v1.Gate/Verify"));
+        let method = Uri::from_parts(method).map_err(|fault| wrong(&fault))?;
+        let requests = Mutex::new(open(target, &method).await?);
+        Ok(Self { target: target.clone(), method, requests })
     }
 
     /// `Gate.Verify` with the fields of both `parts`, and a deadline that travels with the request.
     ///
     /// # Errors
-    /// The service's refusal.
+    /// The service's refusal, or the deadline has passed.
     pub async fn verify(
         &self,
         parts: [EncodedVerify; 2],
-        timeout: Duration,
+        deadline: Duration,
     ) -> Reply<proto::VerifyResponse> {
         let head = Request::post(self.method.clone())
             .header(header::TE, "trailers")
             .header(header::CONTENT_TYPE, "application/grpc")
-            .header("grpc-timeout", format!("{}m", timeout.as_millis().min(99_999_999)))
+            .header("grpc-timeout", format!("{}m", deadline.as_millis().min(99_999_999)))
             .body(())
             .map_err(|fault| Status::invalid_argument(fault.to_string()))?;
-        Ok(self.exchange(head, framed(&parts)).await?)
+        let late = |_elapsed| Err(Status::deadline_exceeded("no answer within the deadline"));
+        let answer = timeout(deadline, self.exchange(head, framed(&parts))).await;
+        Ok(answer.unwrap_or_else(late)?)
     }
 
     async fn exchange(
@@ -125,13 +98,14 @@ impl VerifyClient {
         head: Request<()>,
         message: Bytes,
     ) -> Result<proto::VerifyResponse, Status> {
-        let mut requests = self.requests.clone().ready().await.map_err(lost)?;
+        let mut requests = self.ready().await?;
         let (answer, mut body) = requests.send_request(head, false).map_err(lost)?;
         body.send_data(message, true).map_err(lost)?;
         let (head, mut body) = answer.await.map_err(lost)?.into_parts();
-        if let Some(status) = Status::from_header_map(&head.headers) {
-            // A refusal has no message.
-            return Err(status);
+        // A refusal has no message, and its status in the head.
+        status_in(&head.headers)?;
+        if head.status != StatusCode::OK {
+            return Err(Status::unknown(format!("HTTP status {}", head.status)));
         }
         let mut answer = Vec::new();
         while let Some(piece) = body.data().await {
@@ -140,14 +114,64 @@ impl VerifyClient {
             answer.extend_from_slice(&piece);
         }
         let trailers = body.trailers().await.map_err(lost)?.unwrap_or_default();
-        match Status::from_header_map(&trailers) {
-            Some(status) if status.code() == Code::Ok => {}
-            Some(status) => return Err(status),
-            None => return Err(Status::internal("an answer without a status")),
+        if !status_in(&trailers)? {
+            return Err(Status::internal("an answer without a status"));
         }
-        let message = answer.get(PREFIX_BYTES..).unwrap_or_default();
+        let message = answer.get(PREFIX_BYTES..);
+        let message = message.ok_or_else(|| Status::internal("an answer without a message"))?;
         proto::VerifyResponse::decode(message)
             .map_err(|fault| Status::internal(format!("the answer is none: {fault}")))
+    }
+
+    async fn ready(&self) -> Result<SendRequest<Bytes>, Status> {
+        let requests = || self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = requests().clone();
+        if let Ok(ready) = old.ready().await {
+            return Ok(ready);
+        }
+        let new = open(&self.target, &self.method).await?;
+        *requests() = new.clone();
+        new.ready().await.map_err(lost)
+    }
+}
+
+/// Connects to where `method` is.
+async fn open(target: &Target, method: &Uri) -> Result<SendRequest<Bytes>, Status> {
+    let host = method.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_tls = method.scheme() == Some(&Scheme::HTTPS);
+    let port = method.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let connected = async {
+        let socket = TcpStream::connect((host, port)).await?;
+        socket.set_nodelay(true)?;
+        if !is_tls {
+            return over(socket).await;
+        }
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let tls = TlsConnector::from(Arc::new(tls(target).map_err(io::Error::other)?));
+        over(tls.connect(name, socket).await?).await
+    };
+    let late = |_elapsed| Err(io::ErrorKind::TimedOut.into());
+    timeout(CONNECT_TIMEOUT, connected)
+        .await
+        .unwrap_or_else(late)
+        .map_err(|fault| Status::unavailable(format!("{} cannot be reached: {fault}", target.url)))
+}
+
+async fn over(
+    transport: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<SendRequest<Bytes>> {
+    let (requests, connection) =
+        h2::client::handshake(transport).await.map_err(io::Error::other)?;
+    // Ends with the last of the clones. Whoever waits for an answer learns of a fault.
+    tokio::spawn(async move { connection.await.unwrap_or_default() });
+    Ok(requests)
+}
+
+/// Whether there is a status; an error where it is none of success.
+fn status_in(headers: &HeaderMap) -> Result<bool, Status> {
+    match Status::from_header_map(headers) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        status => Ok(status.is_some()),
     }
 }
 
@@ -163,9 +187,11 @@ fn framed(parts: &[EncodedVerify; 2]) -> Bytes {
     message.into()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn lost(fault: h2::Error) -> Status {
-    Status::unavailable(fault.to_string())
+    if fault.is_io() || fault.is_go_away() {
+        return Status::unavailable(fault.to_string());
+    }
+    Status::from_error(Box::new(fault))
 }
 
 fn tls(target: &Target) -> Result<ClientConfig, TlsFault> {
@@ -194,4 +220,33 @@ enum TlsFault {
     Pem(#[from] pem::Error),
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A service that is silent, then gone, then there again.
+    #[tokio::test]
+    async fn a_silent_service_costs_the_deadline_and_a_lost_connection_is_made_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let target = Target { url, ..Target::default() };
+        let (client, first) = tokio::join!(VerifyClient::connect(&target), listener.accept());
+        let client = client.unwrap();
+        let verify = async || {
+            let parts = [0, 1].map(|_| EncodedVerify::of(&proto::VerifyRequest::default()));
+            client.verify(parts, Duration::from_millis(100)).await.unwrap_err().code.name()
+        };
+        assert_eq!(verify().await, "DEADLINE_EXCEEDED");
+        drop(first);
+        // The loss is noticed by a request at the latest.
+        let again = async { while verify().await != "DEADLINE_EXCEEDED" {} };
+        let ((), second) = tokio::join!(again, listener.accept());
+        drop((second, listener));
+        while verify().await != "UNAVAILABLE" {}
+        assert_eq!(verify().await, "UNAVAILABLE");
+    }
 }

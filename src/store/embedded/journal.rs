@@ -182,23 +182,22 @@ impl Journal {
     pub(super) fn open(file: Box<dyn StorageBackend>, lap: Lap) -> Result<Self, JournalFault> {
         let length = file.len()?;
         let mut bytes = vec![0; JOURNAL_BYTES];
-        let whole = length >= JOURNAL_BYTES as u64;
-        if whole {
+        if length >= JOURNAL_BYTES as u64 {
             file.read(0, &mut bytes)?;
         } else if lap.has_frames() {
             return Err(JournalFault::Short { length });
+        } else {
+            // Before there is a lap that it must be whole for.
+            clear(&*file)?;
         }
         let (rows, lap) = replay(&bytes, lap)?;
         let (last, ahead) = (Digest::default(), Ahead::default());
         Ok(Self { file, lap, half: 0, number: 0, at: 0, last, rows, ahead })
     }
 
-    /// Overwrites what was in it, and has all of it allocated, so that no frame waits for the file
-    /// system's own notes. What it held must be settled.
+    /// Overwrites what was in it, which must be settled.
     pub(super) fn clear(&self) -> io::Result<()> {
-        self.file.set_len(JOURNAL_BYTES as u64)?;
-        self.file.write(0, &vec![0; JOURNAL_BYTES])?;
-        self.file.sync_data()
+        clear(&*self.file)
     }
 
     /// Of the last transaction, or of one that is on its way.
@@ -253,6 +252,14 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// Fills the journal with zeros: all of it is allocated then, and no frame waits for the file
+/// system's own notes.
+fn clear(file: &dyn StorageBackend) -> io::Result<()> {
+    file.set_len(JOURNAL_BYTES as u64)?;
+    file.write(0, &vec![0; JOURNAL_BYTES])?;
+    file.sync_data()
 }
 
 /// A frame to be: the length of its rows and they are in it, and room for the rest of its head.
@@ -379,4 +386,51 @@ fn read_rows(mut bytes: &[u8], rows: &mut Rows) -> Option<()> {
         bytes = rest;
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Shared(Arc<InMemoryBackend>);
+
+    impl StorageBackend for Shared {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write(offset, data)
+        }
+    }
+
+    /// Else a crash behind the first transaction would leave a journal that is called short.
+    #[test]
+    fn a_new_journal_is_whole_before_a_transaction_expects_it_to_be() {
+        for length in [0, 4_096] {
+            let file = Arc::new(InMemoryBackend::new());
+            file.set_len(length).unwrap();
+            let journal = |lap| Journal::open(Box::new(Shared(Arc::clone(&file))), lap);
+            let lap = journal(Lap::default()).unwrap().lap().next();
+            assert!(lap.has_frames());
+            assert!(journal(lap).unwrap().rows().is_empty());
+            file.set_len(length).unwrap();
+            assert!(matches!(journal(lap), Err(JournalFault::Short { .. })), "control");
+        }
+    }
 }

@@ -25,12 +25,14 @@ use super::writer::Health;
 #[error("a transaction for them failed")]
 pub(super) struct Unsettled;
 
-/// The owner of the thread.
+/// The owner of the thread, which ends with it.
 pub(super) struct Settler {
-    halves: Sender<(Rows, Lap)>,
+    /// `None` once the thread is to end.
+    halves: Option<Sender<(Rows, Lap)>>,
     done: Receiver<()>,
     is_busy: bool,
-    thread: JoinHandle<()>,
+    /// `None` once it is joined.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Settler {
@@ -49,14 +51,16 @@ impl Settler {
             }
         };
         let thread = thread::Builder::new().name("store-settler".into()).spawn(work)?;
-        Ok(Self { halves, done, is_busy: false, thread })
+        Ok(Self { halves: Some(halves), done, is_busy: false, thread: Some(thread) })
     }
 
     /// Has the tables take `rows`, which begins `lap`. Returns at once.
     pub(super) fn settle(&mut self, rows: Rows, lap: Lap) {
         debug_assert!(!self.is_busy, "the half before is waited for");
-        // Where the thread is gone, whoever waits learns of it.
-        let _gone = self.halves.send((rows, lap));
+        if let Some(halves) = &self.halves {
+            // Where the thread is gone, whoever waits learns of it.
+            let _gone = halves.send((rows, lap));
+        }
         self.is_busy = true;
     }
 
@@ -68,11 +72,13 @@ impl Settler {
         }
         Ok(())
     }
+}
 
-    /// Ends the thread, when it has done what it was given.
-    pub(super) fn join(self) {
-        drop(self.halves);
-        if self.thread.join().is_err() {
+impl Drop for Settler {
+    /// Waits until the thread has done what it was given: it holds the database.
+    fn drop(&mut self) {
+        self.halves = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the store's settler thread had panicked");
         }
     }

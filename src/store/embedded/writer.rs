@@ -209,7 +209,6 @@ impl Writing {
             let fault = &fault as &dyn std::error::Error;
             tracing::error!(fault, "the journal was not settled: the next start does it");
         }
-        self.settler.join();
     }
 
     fn commit_and_reply(&mut self, group: Vec<Job>) {
