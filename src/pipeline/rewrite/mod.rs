@@ -123,11 +123,11 @@ struct Links {
 }
 
 impl Links {
-    /// `None` where graphs within nodes may use values too.
+    /// `None` where graphs within nodes may use values too, or a node makes nothing.
     fn of(graph: &Graph) -> Option<Self> {
         let (mut makers, mut takers) = (HashMap::new(), HashMap::<_, (usize, usize)>::new());
         for (at, node) in graph.node.iter().enumerate() {
-            if node.nests() {
+            if node.nests() || node.output.is_empty() {
                 return None;
             }
             makers.extend(node.output.iter().map(|name| (name.clone(), at)));

@@ -238,11 +238,12 @@ fn what_does_not_fit_is_left_alone() {
     assert_eq!(rewritten(&model(16, 1).encode_to_vec()), None, "depthwise already");
     assert_eq!(rewritten(&model(8, 2).encode_to_vec()), None, "too few groups");
     assert_eq!(rewritten(&model(16, 5).encode_to_vec()), None, "too large groups");
-    let edits: [fn(&mut Graph); 6] = [
+    let edits: [fn(&mut Graph); 7] = [
         |graph| graph.output.push(Bytes::from_static(&[0x0A, 1, b'b'])),
         |graph| graph.node.push(Node::new("Relu", vec!["c".to_owned()], "f".to_owned())),
         |graph| graph.node[1].op_type = "Relu".to_owned(),
         |graph| graph.node[4] = convolution("d", "e", 2),
+        |graph| graph.node[4].output.clear(),
         |graph| graph.node[0].attribute.push(Bytes::from_static(&[0xA0, 1, 5])),
         |graph| {
             let mut short = weights("c/w", &[32, 2, 3, 3]);

@@ -140,6 +140,8 @@ impl Reserve {
                 Err(fault) if is_full(&fault) => give_back_a_step(&**spare, fault)?,
                 outcome => return outcome,
             }
+            // `regain` may have found it whole while this waited for it.
+            state.low.store(true, Ordering::Release);
         }
     }
 }
