@@ -38,6 +38,8 @@ pub(super) struct Gathered {
     search: Search,
     route: Route,
     cost: Duration,
+    /// What repeating it exactly should take.
+    repetition: Duration,
 }
 
 impl Gathered {
@@ -144,8 +146,10 @@ impl Index {
         let probe = self.quantiser.probe(query.probe);
         let state = self.read()?;
         let search = state.search(grant, query, probe, now);
-        let (route, cost) = self.planner.route(state.outlook(&search));
-        Ok(Arc::new(Gathered { search, route, cost }))
+        let outlook = state.outlook(&search);
+        let (route, cost) = self.planner.route(outlook);
+        let repetition = self.planner.repetition(outlook);
+        Ok(Arc::new(Gathered { search, route, cost, repetition }))
     }
 
     fn alone(&self, call: &Gathered) -> Result<Found, IndexError> {
@@ -298,9 +302,8 @@ impl Index {
             if !more {
                 break;
             }
-            let is_long = self.planner.repetition(state.outlook(&call.search)) > SHORT;
             drop(state);
-            if is_long {
+            if call.repetition > SHORT {
                 thread::sleep(begun.elapsed());
             }
         }

@@ -1,7 +1,7 @@
 //! A connection for verifications alone, for load that must cost its sender little.
 //!
-//! The general client ([`super::client`]) sends a request's head, waits until it is written, and
-//! sends the message then: two writes, and two packets for the service to receive. Here both leave
+//! The general client ([`super::client`]) sends a request's head, then the message, then that
+//! nothing follows: three writes, and as many packets for the service to receive. Here all leave
 //! with one.
 
 use std::fmt::Display;

@@ -184,20 +184,17 @@ impl ReadTables {
     ) -> Result<Vec<(RowKey, Opaque)>, redb::Error> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |key| Excluded(key.as_bytes()));
-        let mut rows = Vec::new();
-        let mut before = after.cloned();
-        for row in self
+        let rows: Vec<_> = self
             .transaction
             .open_table(definition(table))?
             .range::<&[u8]>((from, Unbounded))?
             .take(limit)
-        {
-            let (key, value) = row?;
-            let key = RowKey::stored(key.value());
-            in_order(before.as_ref().map(RowKey::as_bytes), key.as_bytes())?;
-            before = Some(key.clone());
-            rows.push((key, Opaque::stored(value.value())));
-        }
+            .map(|row| {
+                let (key, value) = row?;
+                Ok((RowKey::stored(key.value()), Opaque::stored(value.value())))
+            })
+            .collect::<Result<_, redb::Error>>()?;
+        in_order(after.into_iter().chain(rows.iter().map(|(key, _)| key)))?;
         Ok(rows)
     }
 
@@ -207,24 +204,25 @@ impl ReadTables {
         after: Revision,
         limit: usize,
     ) -> Result<Vec<(Revision, Opaque)>, redb::Error> {
-        let mut entries = Vec::new();
-        let mut before = after;
-        for entry in self.log.range(after.0.saturating_add(1)..)?.take(limit) {
-            let (revision, entry) = entry?;
-            let revision = Revision(revision.value());
-            in_order(Some(before), revision)?;
-            before = revision;
-            entries.push((revision, Opaque::stored(entry.value())));
-        }
+        let entries: Vec<_> = self
+            .log
+            .range(after.0.saturating_add(1)..)?
+            .take(limit)
+            .map(|row| {
+                let (key, value) = row?;
+                Ok((Revision(key.value()), Opaque::stored(value.value())))
+            })
+            .collect::<Result<_, redb::Error>>()?;
+        in_order([&after].into_iter().chain(entries.iter().map(|(revision, _)| revision)))?;
         Ok(entries)
     }
 }
 
-fn in_order<K: PartialOrd + Copy>(before: Option<K>, key: K) -> Result<(), redb::Error> {
-    if before.is_some_and(|before| before >= key) {
-        return Err(redb::Error::Corrupted("rows are not in the order of their keys".into()));
+fn in_order<K: PartialOrd>(keys: impl Iterator<Item = K>) -> Result<(), redb::Error> {
+    if keys.is_sorted_by(|before, key| before < key) {
+        return Ok(());
     }
-    Ok(())
+    Err(redb::Error::Corrupted("rows are not in the order of their keys".into()))
 }
 
 type OpenTable<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
