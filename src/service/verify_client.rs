@@ -9,7 +9,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use h2::client::SendRequest;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use prost::Message as _;
 use prost::bytes::{BufMut, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -89,38 +90,11 @@ impl VerifyClient {
             .body(())
             .map_err(|fault| Status::invalid_argument(fault.to_string()))?;
         let late = |_elapsed| Err(Status::deadline_exceeded("no answer within the deadline"));
-        let answer = timeout(deadline, self.exchange(head, framed(&parts))).await;
-        Ok(answer.unwrap_or_else(late)?)
-    }
-
-    async fn exchange(
-        &self,
-        head: Request<()>,
-        message: Bytes,
-    ) -> Result<proto::VerifyResponse, Status> {
-        let mut requests = self.ready().await?;
-        let (answer, mut body) = requests.send_request(head, false).map_err(lost)?;
-        body.send_data(message, true).map_err(lost)?;
-        let (head, mut body) = answer.await.map_err(lost)?.into_parts();
-        // A refusal has no message, and its status in the head.
-        status_in(&head.headers)?;
-        if head.status != StatusCode::OK {
-            return Err(Status::unknown(format!("HTTP status {}", head.status)));
-        }
-        let mut answer = Vec::new();
-        while let Some(piece) = body.data().await {
-            let piece = piece.map_err(lost)?;
-            body.flow_control().release_capacity(piece.len()).map_err(lost)?;
-            answer.extend_from_slice(&piece);
-        }
-        let trailers = body.trailers().await.map_err(lost)?.unwrap_or_default();
-        if !status_in(&trailers)? {
-            return Err(Status::internal("an answer without a status"));
-        }
-        let message = answer.get(PREFIX_BYTES..);
-        let message = message.ok_or_else(|| Status::internal("an answer without a message"))?;
-        proto::VerifyResponse::decode(message)
-            .map_err(|fault| Status::internal(format!("the answer is none: {fault}")))
+        let exchange = async {
+            let (answer, body) = self.ready().await?.send_request(head, false).map_err(lost)?;
+            exchange(answer, body, framed(&parts)).await
+        };
+        Ok(timeout(deadline, exchange).await.unwrap_or_else(late)?)
     }
 
     async fn ready(&self) -> Result<SendRequest<Bytes>, Status> {
@@ -133,6 +107,36 @@ impl VerifyClient {
         *requests() = new.clone();
         new.ready().await.map_err(lost)
     }
+}
+
+/// Sends the message and hears the answer.
+async fn exchange(
+    answer: ResponseFuture,
+    mut request: SendStream<Bytes>,
+    message: Bytes,
+) -> Result<proto::VerifyResponse, Status> {
+    // A service that refuses the head alone takes no message; why it does is in its answer.
+    let _taken = request.send_data(message, true);
+    let (head, mut body) = answer.await.map_err(lost)?.into_parts();
+    // A refusal has no message, and its status in the head.
+    status_in(&head.headers)?;
+    if head.status != StatusCode::OK {
+        return Err(Status::unknown(format!("HTTP status {}", head.status)));
+    }
+    let mut answer = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece.map_err(lost)?;
+        body.flow_control().release_capacity(piece.len()).map_err(lost)?;
+        answer.extend_from_slice(&piece);
+    }
+    let trailers = body.trailers().await.map_err(lost)?.unwrap_or_default();
+    if !status_in(&trailers)? {
+        return Err(Status::internal("an answer without a status"));
+    }
+    let message = answer.get(PREFIX_BYTES..);
+    let message = message.ok_or_else(|| Status::internal("an answer without a message"))?;
+    proto::VerifyResponse::decode(message)
+        .map_err(|fault| Status::internal(format!("the answer is none: {fault}")))
 }
 
 /// Connects to where `method` is.
@@ -228,6 +232,32 @@ mod tests {
 
     use super::*;
 
+    const EMPTY: EncodedVerify = EncodedVerify(Bytes::new());
+
+    /// A refusal may overtake the message that it refuses.
+    #[tokio::test]
+    async fn a_refusal_of_the_head_alone_is_heard() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let service = tokio::spawn(async move {
+            let (socket, _) = listener.accept().await.unwrap();
+            let mut connection = h2::server::handshake(socket).await.unwrap();
+            while let Some(request) = connection.accept().await {
+                let (_, mut answer) = request.unwrap();
+                let refusal = Status::unauthenticated("who are you?").into_http::<()>();
+                answer.send_response(refusal, true).unwrap();
+            }
+        });
+        let client = VerifyClient::connect(&Target { url, ..Target::default() }).await.unwrap();
+        let head = Request::post(client.method.clone()).body(()).unwrap();
+        let mut requests = client.ready().await.unwrap();
+        let (answer, mut request) = requests.send_request(head, false).unwrap();
+        std::future::poll_fn(|context| request.poll_reset(context)).await.unwrap();
+        let refusal = exchange(answer, request, framed(&[EMPTY; 2])).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::Unauthenticated, "{refusal}");
+        service.abort();
+    }
+
     /// A service that is silent, then gone, then there again.
     #[tokio::test]
     async fn a_silent_service_costs_the_deadline_and_a_lost_connection_is_made_anew() {
@@ -237,8 +267,7 @@ mod tests {
         let (client, first) = tokio::join!(VerifyClient::connect(&target), listener.accept());
         let client = client.unwrap();
         let verify = async || {
-            let parts = [0, 1].map(|_| EncodedVerify::of(&proto::VerifyRequest::default()));
-            client.verify(parts, Duration::from_millis(100)).await.unwrap_err().code.name()
+            client.verify([EMPTY; 2], Duration::from_millis(100)).await.unwrap_err().code.name()
         };
         assert_eq!(verify().await, "DEADLINE_EXCEEDED");
         drop(first);
