@@ -8,6 +8,7 @@
 //! - A full disk is met with the reserve (`reserve.rs`) before it fails a commit.
 //! - A damaged file that redb panics over costs an error, not the process (`panics.rs`).
 
+mod blocks;
 #[cfg(test)]
 pub(super) mod disk;
 pub(super) mod journal;

@@ -9,6 +9,7 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 use thiserror::Error;
 
+use super::blocks::BlocksAhead;
 use super::journal::JournalFault;
 use super::panics::{Panicked, catch};
 use super::reserve::{Reserve, Reserving};
@@ -63,7 +64,8 @@ impl Embedded {
                 io(source)
             }
         })?;
-        let disk = Reserving::new(file, reserve.clone());
+        let blocks = BlocksAhead::open(&directory.join(FILE_NAME)).map_err(io)?;
+        let disk = Reserving::new(file, reserve.clone()).with_blocks_ahead(blocks);
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         let database = catch(|| builder.create_with_backend(disk))?.map_err(opening)?;

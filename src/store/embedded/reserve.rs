@@ -34,6 +34,8 @@ use redb::StorageBackend;
 use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::Errno;
 
+use super::blocks::BlocksAhead;
+
 const FILE_NAME: &str = "reserve";
 const FILE_MODE: u32 = 0o600;
 /// What is given back at once: more than one revocation of a small store writes.
@@ -242,11 +244,17 @@ impl Spare for SpareFile {
 pub(in crate::store) struct Reserving<B> {
     disk: B,
     reserve: Reserve,
+    blocks: Option<BlocksAhead>,
 }
 
 impl<B> Reserving<B> {
     pub(in crate::store) fn new(disk: B, reserve: Reserve) -> Self {
-        Self { disk, reserve }
+        Self { disk, reserve, blocks: None }
+    }
+
+    /// The same with blocks made ahead.
+    pub(super) fn with_blocks_ahead(self, blocks: BlocksAhead) -> Self {
+        Self { blocks: Some(blocks), ..self }
     }
 }
 
@@ -260,7 +268,8 @@ impl<B: StorageBackend> StorageBackend for Reserving<B> {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.reserve.making_room(|| self.disk.set_len(len))
+        let set_len = || self.reserve.making_room(|| self.disk.set_len(len));
+        self.blocks.as_ref().map_or_else(set_len, |blocks| blocks.set_len(set_len))
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -268,7 +277,9 @@ impl<B: StorageBackend> StorageBackend for Reserving<B> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.reserve.making_room(|| self.disk.write(offset, data))
+        let write = || self.reserve.making_room(|| self.disk.write(offset, data));
+        let end = offset + data.len() as u64;
+        self.blocks.as_ref().map_or_else(write, |blocks| blocks.write(end, write))
     }
 
     fn close(&self) -> io::Result<()> {
