@@ -7,64 +7,85 @@
 //! with zeros, some way ahead of redb.
 //!
 //! # Invariants
-//! - Only holes are filled, and while they are nobody else writes: what is read stays the same.
-//! - Blocks ahead are for speed alone: where the disk has little room, or fails, there are none.
+//! - What is read stays the same: a piece is written as it was read, and nobody else writes in
+//!   between. Where the system says that there is a hole decides only where to begin.
+//! - Nothing is written before redb has locked the file, and nothing after it is closed.
+//! - A full disk, or one with little room, costs nothing but blocks ahead.
 //! - The file was opened for this alone: the system tells a failed sync to each who has it open, so
-//!   redb hears of every one.
+//!   redb hears of every one, those of zeros included.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rustix::fs::{SeekFrom, fstatvfs, seek};
 use rustix::io::Errno;
 
-/// Where less than this is left between a write and the hole, the hole's front is filled.
-const LEFT_BYTES: u64 = 1 << 20;
+/// Where less than this is between the hole and the end of a write, the hole's front is filled.
+const NEAR_BYTES: u64 = 1 << 20;
 /// How much is filled at once: this share of the file, within bounds.
 const SHARE: u64 = 16;
 const LEAST_BYTES: u64 = 1 << 20;
 const MOST_BYTES: u64 = 16 << 20;
 /// How many times as much must be free on the disk.
 const ROOM: u64 = 4;
-/// Nobody writes for as long as filling this takes.
+/// Nobody else writes for as long as filling this takes.
 const PIECE_BYTES: usize = 64 << 10;
-static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
 /// The thread that fills, and what it shares with whoever writes.
 #[derive(Debug)]
 pub(super) struct BlocksAhead {
     filling: Arc<Filling>,
-    /// `None` once the thread is to end.
-    wake: Option<SyncSender<()>>,
     /// `None` once it is joined.
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
 struct Filling {
     file: File,
-    /// Held by whoever writes or cuts the file. Where the first hole begins, or did when it was
-    /// last looked for; `None` where there is none, or none that is to be filled.
-    hole: Mutex<Option<u64>>,
+    /// Held by whoever writes or cuts the file.
+    front: Mutex<Front>,
+    /// The thread has something to do.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Front {
+    /// Where the first hole begins, or did when it was last looked for; `None` where there is none,
+    /// or none that is to be filled until the file is longer.
+    hole: Option<u64>,
+    /// The end of the last write near the hole, since it is there.
+    reached: Option<u64>,
+    /// How often the file was cut or made longer.
+    cuts: u64,
+    is_closed: bool,
+}
+
+impl Front {
+    fn is_near(&self, end: u64) -> bool {
+        self.hole.is_some_and(|hole| hole.abs_diff(end) < NEAR_BYTES)
+    }
+
+    fn is_to_move(&self) -> bool {
+        self.reached.is_some_and(|end| self.is_near(end))
+    }
 }
 
 impl BlocksAhead {
     /// For the file at `path`, through which all that is written or cut has to go from now on.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let filling = Arc::new(Filling { file, hole: Mutex::new(Some(0)) });
-        let (wake, wakes) = sync_channel(1);
+        let front = Mutex::new(Front { hole: Some(0), ..Front::default() });
+        let filling = Arc::new(Filling { file, front, changed: Condvar::new() });
         let work = {
             let filling = Arc::clone(&filling);
-            move || filling.until_closed(&wakes)
+            move || filling.until_closed()
         };
         let thread = thread::Builder::new().name("store-blocks".into()).spawn(work)?;
-        Ok(Self { filling, wake: Some(wake), thread: Some(thread) })
+        Ok(Self { filling, thread: Mutex::new(Some(thread)) })
     }
 
     /// Does a write that ends at `end`.
@@ -73,52 +94,62 @@ impl BlocksAhead {
         end: u64,
         write: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        let hole = self.filling.hole();
+        let mut front = self.filling.front();
         let written = write()?;
-        if hole.is_some_and(|hole| hole.abs_diff(end) < LEFT_BYTES)
-            && let Some(wake) = &self.wake
-        {
-            // One that was not heard yet is enough.
-            let _waking = wake.try_send(());
+        if front.is_near(end) {
+            front.reached = Some(end);
+            self.filling.changed.notify_one();
         }
         Ok(written)
     }
 
     /// Cuts the file, or makes it longer.
     pub(super) fn set_len<T>(&self, set_len: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let mut hole = self.filling.hole();
+        let mut front = self.filling.front();
         let before = self.filling.len()?;
         let set = set_len()?;
-        let unchanged = hole.unwrap_or(before).min(before);
-        *hole = Some(unchanged.min(self.filling.len()?));
+        let unchanged = before.min(self.filling.len()?);
+        front.hole = Some(front.hole.unwrap_or(before).min(unchanged));
+        front.reached = None;
+        front.cuts += 1;
         Ok(set)
     }
-}
 
-impl Drop for BlocksAhead {
-    /// Waits for the thread: nobody writes into the file after this.
-    fn drop(&mut self) {
-        self.wake = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+    /// Waits for the thread: it writes nothing into the file after this.
+    pub(super) fn close(&self) {
+        self.filling.front().is_closed = true;
+        self.filling.changed.notify_one();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that makes blocks ahead had panicked");
         }
     }
 }
 
+impl Drop for BlocksAhead {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Filling {
-    fn until_closed(&self, wakes: &Receiver<()>) {
-        while let Ok(()) = wakes.recv() {
-            let Some(from) = *self.hole() else { continue };
+    fn until_closed(&self) {
+        let mut front = self.front();
+        while !front.is_closed {
+            let Some(from) = front.hole.filter(|_| front.is_to_move()) else {
+                front = self.changed.wait(front).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let cuts = front.cuts;
+            drop(front);
             let next = self.fill_from(from).unwrap_or_else(|fault| {
                 tracing::debug!(%fault, "no blocks are made ahead until the file is longer");
                 None
             });
-            let mut hole = self.hole();
-            // Else the file was cut meanwhile, or is longer: the next write begins anew.
-            if *hole == Some(from) {
-                *hole = next;
-                // Who woke meanwhile meant the same.
-                let _woken_already = wakes.try_recv();
+            front = self.front();
+            // Else it is another file now, so to speak.
+            if front.cuts == cuts {
+                front.hole = next;
             }
         }
     }
@@ -126,42 +157,38 @@ impl Filling {
     /// Fills the front of the hole, which is not before `from`; durable on return. Where the next
     /// one begins.
     fn fill_from(&self, from: u64) -> io::Result<Option<u64>> {
-        let Some(front) = self.next(SeekFrom::Hole(from))? else { return Ok(None) };
         let len = self.len()?;
-        let goal = front + (len / SHARE).clamp(LEAST_BYTES, MOST_BYTES);
+        let Some(hole) = self.hole_behind(from)?.filter(|hole| *hole < len) else {
+            return Ok(None);
+        };
+        let goal = hole + (len / SHARE).clamp(LEAST_BYTES, MOST_BYTES);
         let system = fstatvfs(&self.file)?;
         let free = system.f_bavail.saturating_mul(system.f_frsize);
-        if front >= len || free < ROOM * (goal - front) {
+        if free < ROOM * (goal - hole) {
             return Ok(None);
         }
-        let mut at = front;
-        while at < goal && self.fill_piece(at)? {
+        let (mut at, mut piece) = (hole, vec![0; PIECE_BYTES]);
+        while at < goal && self.write_as_it_is(at, &mut piece)? {
             at += PIECE_BYTES as u64;
         }
         self.file.sync_data()?;
         // Some file systems keep no zeros.
-        Ok(self.next(SeekFrom::Hole(front))?.filter(|next| *next > front))
+        Ok(self.hole_behind(hole)?.filter(|next| *next > hole))
     }
 
-    /// Fills the holes of one piece; whether the file goes on behind it.
-    fn fill_piece(&self, at: u64) -> io::Result<bool> {
-        let _nobody_writes = self.hole();
-        let piece = at + PIECE_BYTES as u64;
-        let end = piece.min(self.len()?);
-        let mut at = at;
-        while at < end {
-            let hole = self.next(SeekFrom::Hole(at))?.unwrap_or(end).min(end);
-            let data = self.next(SeekFrom::Data(hole))?.unwrap_or(end).min(end);
-            let length = usize::try_from(data - hole).unwrap_or(PIECE_BYTES);
-            self.file.write_all_at(&ZEROS[..length], hole)?;
-            at = data;
-        }
-        Ok(end == piece)
+    /// Writes a piece as it is read; whether there is more to do behind it.
+    fn write_as_it_is(&self, at: u64, piece: &mut [u8]) -> io::Result<bool> {
+        let front = self.front();
+        let left = usize::try_from(self.len()?.saturating_sub(at)).unwrap_or(PIECE_BYTES);
+        let piece = &mut piece[..left.min(PIECE_BYTES)];
+        self.file.read_exact_at(piece, at)?;
+        self.file.write_all_at(piece, at)?;
+        Ok(piece.len() == PIECE_BYTES && !front.is_closed)
     }
 
-    /// Where the next hole or data begins, within the file.
-    fn next(&self, of: SeekFrom) -> io::Result<Option<u64>> {
-        match seek(&self.file, of) {
+    /// Where the first hole behind `at` begins, the end of the file being one.
+    fn hole_behind(&self, at: u64) -> io::Result<Option<u64>> {
+        match seek(&self.file, SeekFrom::Hole(at)) {
             Err(Errno::NXIO) => Ok(None),
             found => Ok(Some(found?)),
         }
@@ -171,8 +198,8 @@ impl Filling {
         Ok(self.file.metadata()?.len())
     }
 
-    fn hole(&self) -> MutexGuard<'_, Option<u64>> {
-        self.hole.lock().unwrap_or_else(PoisonError::into_inner)
+    fn front(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -180,6 +207,10 @@ impl Filling {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use redb::StorageBackend as _;
+    use redb::backends::FileBackend;
+
+    use super::super::reserve::{Reserve, Reserving};
     use super::*;
 
     const PAGE_BYTES: usize = 4096;
@@ -257,8 +288,7 @@ mod tests {
                 write_page(file.as_file(), &blocks, at as u64, 7);
                 wanted[at..][..PAGE_BYTES].fill(7);
             }
-            drop(blocks);
-            assert_eq!(hole_behind(file.as_file(), 0), LEAST_BYTES, "control: it was filled");
+            until(|| hole_behind(file.as_file(), 0) == LEAST_BYTES);
             assert!(std::fs::read(file.path()).unwrap() == wanted);
         }
     }
@@ -268,12 +298,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let plain = directory.path().join("plain.redb");
         let _plain = redb::Database::create(&plain).unwrap();
-        let is_whole = |path: &Path| {
+        let is_filled = |path: &Path| {
             let file = File::open(path).unwrap();
-            hole_behind(&file, 0) == file.metadata().unwrap().len()
+            hole_behind(&file, 0) > file.metadata().unwrap().len() / 2
         };
-        assert!(!is_whole(&plain), "control");
+        assert!(!is_filled(&plain), "control");
         let _open = crate::store::Embedded::open(directory.path()).unwrap();
-        until(|| is_whole(&directory.path().join("assent.redb")));
+        until(|| is_filled(&directory.path().join("assent.redb")));
+    }
+
+    #[test]
+    fn the_thread_ends_before_the_file_is_closed() {
+        let (file, blocks) = hollow(LEAST_BYTES);
+        let filling = Arc::clone(&blocks.filling);
+        let backend = FileBackend::new(file.reopen().unwrap()).unwrap();
+        let disk = Reserving::new(backend, Reserve::default()).with_blocks_ahead(blocks);
+        disk.write(0, &[1; PAGE_BYTES]).unwrap();
+        assert_eq!(Arc::strong_count(&filling), 3, "the thread's, the disk's and this one");
+        disk.close().unwrap();
+        assert_eq!(Arc::strong_count(&filling), 2);
     }
 }

@@ -242,9 +242,10 @@ impl Spare for SpareFile {
 /// A disk whose writes may use the reserve.
 #[derive(Debug)]
 pub(in crate::store) struct Reserving<B> {
+    /// Before the disk: ends before whatever that locks is unlocked.
+    blocks: Option<BlocksAhead>,
     disk: B,
     reserve: Reserve,
-    blocks: Option<BlocksAhead>,
 }
 
 impl<B> Reserving<B> {
@@ -283,6 +284,9 @@ impl<B: StorageBackend> StorageBackend for Reserving<B> {
     }
 
     fn close(&self) -> io::Result<()> {
+        if let Some(blocks) = &self.blocks {
+            blocks.close();
+        }
         self.disk.close()
     }
 
