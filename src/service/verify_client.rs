@@ -90,11 +90,11 @@ impl VerifyClient {
             .body(())
             .map_err(|fault| Status::invalid_argument(fault.to_string()))?;
         let late = |_elapsed| Err(Status::deadline_exceeded("no answer within the deadline"));
-        let exchange = async {
+        let answered = async {
             let (answer, body) = self.ready().await?.send_request(head, false).map_err(lost)?;
             exchange(answer, body, framed(&parts)).await
         };
-        Ok(timeout(deadline, exchange).await.unwrap_or_else(late)?)
+        Ok(timeout(deadline, answered).await.unwrap_or_else(late)?)
     }
 
     async fn ready(&self) -> Result<SendRequest<Bytes>, Status> {

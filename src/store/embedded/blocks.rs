@@ -21,8 +21,10 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use rustix::fs::{SeekFrom, fstatvfs, seek};
+use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
+
+use super::reserve::free_beside;
 
 /// Where less than this is between the hole and the end of a write, the hole's front is filled.
 const NEAR_BYTES: u64 = 1 << 20;
@@ -147,7 +149,7 @@ impl Filling {
                 None
             });
             front = self.front();
-            // Else it is another file now, so to speak.
+            // Else what was found is of the file as it was before.
             if front.cuts == cuts {
                 front.hole = next;
             }
@@ -162,9 +164,7 @@ impl Filling {
             return Ok(None);
         };
         let goal = hole + (len / SHARE).clamp(LEAST_BYTES, MOST_BYTES);
-        let system = fstatvfs(&self.file)?;
-        let free = system.f_bavail.saturating_mul(system.f_frsize);
-        if free < ROOM * (goal - hole) {
+        if free_beside(&self.file)? < ROOM * (goal - hole) {
             return Ok(None);
         }
         let (mut at, mut piece) = (hole, vec![0; PIECE_BYTES]);

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - One thread writes, owned by the backend and joined when it closes; another helps it with what
-//!   the journal holds (`settler.rs`).
+//!   the journal holds (`settler.rs`), and a third makes blocks ahead of both (`blocks.rs`).
 //! - The directory is locked while it is open: no second process, no second backend.
 //! - After a failed commit the writer takes no other, and health says so.
 //! - A full disk is met with the reserve (`reserve.rs`) before it fails a commit.

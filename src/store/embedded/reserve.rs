@@ -187,6 +187,12 @@ fn is_full(fault: &io::Error) -> bool {
     matches!(fault.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Bytes that are free where `file` lies.
+pub(super) fn free_beside(file: &File) -> io::Result<u64> {
+    let system = fstatvfs(file)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
 /// The reserve in a file.
 #[derive(Debug)]
 struct SpareFile(File);
@@ -234,12 +240,11 @@ impl Spare for SpareFile {
     }
 
     fn free(&self) -> io::Result<u64> {
-        let system = fstatvfs(&self.0)?;
-        Ok(system.f_bavail.saturating_mul(system.f_frsize))
+        free_beside(&self.0)
     }
 }
 
-/// A disk whose writes may use the reserve.
+/// A disk whose writes may use the reserve, with blocks made ahead or without.
 #[derive(Debug)]
 pub(in crate::store) struct Reserving<B> {
     /// Before the disk: ends before whatever that locks is unlocked.
