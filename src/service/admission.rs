@@ -7,14 +7,39 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::codegen::http::HeaderValue;
 
 use super::fault::Fault;
+use crate::types::Limits;
 
 /// The header in which a caller says how long it waits.
 pub(super) const TIMEOUT: &str = "grpc-timeout";
 
-/// Places for requests in flight.
+/// Places for requests in flight. Each kind has its own, so that no enrolment takes a gate's, and
+/// no bulk enrolment, which waits for places, one that a single enrolment might have.
 #[derive(Debug)]
 pub(super) struct Admission {
-    places: Arc<Semaphore>,
+    pub(super) gates: Places,
+    pub(super) enrolments: Places,
+    pub(super) bulk: Places,
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            gates: Places::new(limits.requests_in_flight),
+            enrolments: Places::new(limits.enrolments_in_flight()),
+            bulk: Places::new(limits.bulk_in_flight()),
+        }
+    }
+
+    /// Requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        [&self.gates, &self.enrolments, &self.bulk].map(Places::taken).iter().sum()
+    }
+}
+
+/// Places for one kind of request.
+#[derive(Debug)]
+pub(super) struct Places {
+    free: Arc<Semaphore>,
     limit: usize,
 }
 
@@ -24,14 +49,14 @@ pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Admission {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(limit)), limit }
+impl Places {
+    fn new(limit: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(limit)), limit }
     }
 
     /// A place, now or not at all.
     pub(super) fn enter(&self) -> Result<Place, Fault> {
-        match Arc::clone(&self.places).try_acquire_owned() {
+        match Arc::clone(&self.free).try_acquire_owned() {
             Ok(permit) => Ok(Place { _permit: permit }),
             Err(_full) => Err(Fault::full()),
         }
@@ -39,15 +64,14 @@ impl Admission {
 
     /// A place as soon as there is one: for streams, whose flow control holds their sender back.
     pub(super) async fn wait(&self) -> Result<Place, Fault> {
-        match Arc::clone(&self.places).acquire_owned().await {
+        match Arc::clone(&self.free).acquire_owned().await {
             Ok(permit) => Ok(Place { _permit: permit }),
             Err(_closed) => Err(Fault::not_serving("the service is stopping")),
         }
     }
 
-    /// Requests in flight.
-    pub(super) fn in_flight(&self) -> usize {
-        self.limit.saturating_sub(self.places.available_permits())
+    fn taken(&self) -> usize {
+        self.limit.saturating_sub(self.free.available_permits())
     }
 }
 
@@ -89,11 +113,15 @@ mod tests {
 
     #[test]
     fn a_full_house_refuses_at_once_and_opens_again() {
-        let admission = Admission::new(1);
-        let place = admission.enter().unwrap();
-        assert!(admission.enter().is_err());
-        assert_eq!(admission.in_flight(), 1);
+        let admission = Admission::new(&Limits { requests_in_flight: 1, ..Limits::default() });
+        let place = admission.gates.enter().unwrap();
+        assert!(admission.gates.enter().is_err());
+        // The other kinds have places of their own.
+        let others = [&admission.enrolments, &admission.bulk].map(|kind| kind.enter().unwrap());
+        assert_eq!(admission.in_flight(), 3);
         drop(place);
-        assert!(admission.enter().is_ok());
+        assert!(admission.gates.enter().is_ok());
+        drop(others);
+        assert_eq!(admission.in_flight(), 0);
     }
 }

@@ -37,7 +37,7 @@ impl Enrollment for EnrollmentService {
         observed(Rpc::EnrollmentEnroll, async {
             let caller = self.0.admit(Rpc::EnrollmentEnroll, &request)?;
             let deadline = self.0.deadline(&request);
-            let place = self.0.admission.enter()?;
+            let place = self.0.admission.enrolments.enter()?;
             let request = request.into_inner();
             enroll(&self.0, &caller, Wish { request, deadline, bulk: false }, place).await
         })
@@ -112,7 +112,7 @@ async fn answer(
     use proto::enroll_stream_response::Result as Answer;
     let request = item?;
     let idempotency_key = request.idempotency_key.clone();
-    let outcome = match shared.admission.wait().await {
+    let outcome = match shared.admission.bulk.wait().await {
         Ok(place) => {
             let deadline = Instant::now() + shared.default_deadline();
             enroll(&shared, &caller, Wish { request, deadline, bulk: true }, place).await

@@ -134,7 +134,7 @@ async fn verify(
     if embedding {
         caller.may_send_embeddings()?;
     }
-    let _place = shared.admission.enter()?;
+    let _place = shared.admission.gates.enter()?;
     let verdict = engine.verify(command).await?;
     telemetry::decision(to_wire::decision(&verdict.decision).as_str_name());
     Ok(verdict.into())

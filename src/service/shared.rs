@@ -74,7 +74,7 @@ impl Shared {
             engine: OnceLock::new(),
             phase: AtomicU8::new(Phase::Starting as u8),
             callers,
-            admission: Admission::new(limits.requests_in_flight),
+            admission: Admission::new(limits),
             default_deadline: Duration::from_millis(limits.default_deadline_ms),
             leaving: CancellationToken::new(),
         })

@@ -14,7 +14,8 @@ pub struct Limits {
     pub frames_per_enrolment: usize,
     /// Oldest frame that is still decided on, and the furthest into the future, milliseconds.
     pub frame_age_ms: u64,
-    /// Requests that may wait for or be in the pipeline at once; more are refused.
+    /// Verifications that may wait for or be in the pipeline at once; more are refused. Enrolments
+    /// have places of their own beside these.
     pub requests_in_flight: usize,
     /// Longest wait for an answer when the caller names no deadline, milliseconds.
     pub default_deadline_ms: u64,
@@ -26,6 +27,27 @@ pub struct Limits {
     pub handshake_ms: u64,
     /// Largest policy document, bytes.
     pub policy_bytes: usize,
+}
+
+impl Limits {
+    /// Enrolments, each a request, in flight at once.
+    #[must_use]
+    pub fn enrolments_in_flight(&self) -> usize {
+        self.requests_in_flight.div_ceil(2)
+    }
+
+    /// Enrolments of bulk streams in flight at once, over all streams.
+    #[must_use]
+    pub fn bulk_in_flight(&self) -> usize {
+        self.requests_in_flight.div_ceil(4)
+    }
+
+    /// Frames of all requests in flight at once.
+    #[must_use]
+    pub fn frames_in_flight(&self) -> usize {
+        let enrolments = self.enrolments_in_flight() + self.bulk_in_flight();
+        self.requests_in_flight + enrolments * self.frames_per_enrolment
+    }
 }
 
 impl Default for Limits {
