@@ -102,12 +102,18 @@ pub fn gather() {
 /// the process then holds, and pages of libraries. Free blocks that other threads keep stay.
 pub fn trim() {
     shelf::clear();
+    trim_heap();
+    segments::let_go();
+}
+
+/// Gives back to the system what the C heap holds free. Whoever asks for memory meanwhile waits
+/// for a millisecond or two.
+pub fn trim_heap() {
     // SAFETY: the call takes no pointer and changes no block that is in use.
     #[cfg(target_env = "gnu")]
     unsafe {
         libc::malloc_trim(0);
     }
-    segments::let_go();
 }
 
 #[cfg(test)]
@@ -132,6 +138,24 @@ mod tests {
             assert!((0..5_000).all(|i| again.add(i).read() == 0xFA), "without the wipe it would");
             WipingAllocator.dealloc(again, layout);
         }
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_the_heap_holds_free_between_blocks_in_use_goes_back() {
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim_matches([' ', '\t', 'k', 'B']).parse::<usize>().unwrap()
+        };
+        let mut blocks: Vec<Vec<u8>> = (0..8_192).map(|_| vec![1; 16 << 10]).collect();
+        let mut nth = 0..;
+        blocks.retain(|_| nth.next().is_some_and(|n: usize| n.is_multiple_of(64)));
+        let before = resident();
+        trim_heap();
+        let after = resident();
+        assert!(before.saturating_sub(after) > 64 << 10, "{before} kB, then {after} kB");
+        assert!(blocks.iter().flatten().all(|byte| *byte == 1), "blocks in use stay as they are");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consent::FilingState;
 use crate::engine::{Engine, WatchedWay};
 use crate::index::Care;
+use crate::memory;
 use crate::service::{Phase, Serving, Shared};
 use crate::telemetry::{self, Dropped, Gauge, MOST_CONTROLLERS};
 use crate::types::{ControllerId, GateId};
@@ -29,6 +30,9 @@ const CARE_PERIOD: Duration = Duration::from_secs(30);
 
 /// How often failed attempts are stored, seconds; those that lock somebody out are at once.
 const LOCKOUTS_SAVED_S: u32 = 5;
+
+/// How often the C heap gives back what it holds free, seconds: after load that is some 10 MB.
+const HEAP_TRIMMED_S: u32 = 60;
 
 /// How often what was heard of alternatives is stored, seconds.
 const HEARTBEATS_SAVED_S: u32 = 60;
@@ -107,6 +111,9 @@ pub(super) async fn run(
         engine.regain_space().await;
         seconds = seconds.wrapping_add(1);
         save(&engine, seconds).await;
+        if seconds.is_multiple_of(HEAP_TRIMMED_S) {
+            tokio::task::spawn_blocking(memory::trim_heap);
+        }
         publish(&engine, &shared, &mut watched);
         publish_filings(&engine, &mut labelled).await;
         watch_operating_points(&engine, &mut outgrown);
