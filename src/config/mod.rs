@@ -253,7 +253,7 @@ fn validate(raw: RawConfig) -> Result<Settings, ConfigError> {
     pipeline.tuning_file = Some(raw.data_dir.join(TUNING_NAME));
     pipeline.frame_pixels = raw.limits.frame_pixels;
     // Admission is the bound on requests; the pipeline's queue must hold all frames of those.
-    pipeline.queue = raw.limits.frames_in_flight();
+    pipeline.queue = raw.limits.room_for_frames();
     check_pipeline(&pipeline)?;
     check_index(&raw.index)?;
     let snapshots = snapshots(raw.snapshot, &raw.data_dir)?;

@@ -148,14 +148,18 @@ mod tests {
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
             line.trim_matches([' ', '\t', 'k', 'B']).parse::<usize>().unwrap()
         };
-        let mut blocks: Vec<Vec<u8>> = (0..8_192).map(|_| vec![1; 16 << 10]).collect();
-        let mut nth = 0..;
-        blocks.retain(|_| nth.next().is_some_and(|n: usize| n.is_multiple_of(64)));
-        let before = resident();
-        trim_heap();
-        let after = resident();
-        assert!(before.saturating_sub(after) > 64 << 10, "{before} kB, then {after} kB");
-        assert!(blocks.iter().flatten().all(|byte| *byte == 1), "blocks in use stay as they are");
+        // Tests beside this one may take as much meanwhile, but not each time.
+        let gave_back = (0..10).any(|_| {
+            let mut blocks: Vec<Vec<u8>> = (0..8_192).map(|_| vec![1; 16 << 10]).collect();
+            let mut nth = 0..;
+            blocks.retain(|_| nth.next().is_some_and(|n: usize| n.is_multiple_of(64)));
+            let before = resident();
+            trim_heap();
+            let after = resident();
+            assert!(blocks.iter().flatten().all(|byte| *byte == 1), "blocks in use stay");
+            before.saturating_sub(after) > 64 << 10
+        });
+        assert!(gave_back);
     }
 
     #[test]

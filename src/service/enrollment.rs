@@ -11,7 +11,7 @@ use super::admission::Place;
 use super::caller::Caller;
 use super::fault::{Fault, text};
 use super::proto::{self, enrollment_server::Enrollment};
-use super::shared::{Shared, observed};
+use super::shared::{Shared, observed, working};
 use super::{Rpc, from_wire};
 use crate::types::{ControllerId, SubjectRef};
 
@@ -59,7 +59,7 @@ impl Enrollment for EnrollmentService {
                 .take_until(end)
                 .enumerate()
                 .map(move |(sequence, item)| {
-                    answer(Arc::clone(&shared), caller.clone(), sequence as u64, item)
+                    working(answer(Arc::clone(&shared), caller.clone(), sequence as u64, item))
                 })
                 .buffer_unordered(STREAM_AHEAD);
             Ok(Box::pin(answers) as Answers)

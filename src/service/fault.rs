@@ -23,9 +23,8 @@ use crate::store::StoreError;
 use crate::telemetry::{self, Rejected};
 use crate::types::InvalidText;
 
-/// Callers that found no room are told to try again after whole steps of this. The first instant
-/// with room would bring them all back at once, and headers that repeat cost HTTP/2 a few bytes.
-const RETRY_STEP: Duration = Duration::from_millis(100);
+/// When a caller that found the house full should try again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// The reason of refusals for want of space.
 const LOW_ON_SPACE: &str = "LOW_ON_SPACE";
 /// Where the type URLs of `Any` begin.
@@ -143,15 +142,13 @@ impl Fault {
 
     /// Every place is taken.
     pub(super) fn full() -> Self {
-        Self::overloaded(Duration::ZERO)
+        Self::overloaded(RETRY_AFTER)
     }
 
-    /// No room for so long: when to try again is said twice, as google.rpc.RetryInfo and as
-    /// pushback. Counted here, so that no refusal for want of room goes uncounted.
-    fn overloaded(wait: Duration) -> Self {
+    /// No room: when to try again is said twice, as google.rpc.RetryInfo and as pushback. Counted
+    /// here, so that no refusal for want of room goes uncounted.
+    fn overloaded(retry_after: Duration) -> Self {
         telemetry::rejected(Rejected::Overload);
-        let steps = wait.as_nanos().div_ceil(RETRY_STEP.as_nanos()).max(1);
-        let retry_after = RETRY_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
         let mut this = Self::new(Code::ResourceExhausted, "the service is at capacity; try again");
         let retry_delay = prost_types::Duration::try_from(retry_after).ok();
         this.details.push(any("google.rpc.RetryInfo", &pb::RetryInfo { retry_delay }));
@@ -445,26 +442,5 @@ impl From<StoreError> for Fault {
             return Self::precondition(LOW_ON_SPACE, "store", error);
         }
         Self::internal(&error)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn callers_come_again_after_whole_steps() {
-        let told = |wait| Fault::overloaded(wait).into_status();
-        let pushback = |status: &Status| {
-            status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap().to_owned()
-        };
-        let ms = Duration::from_millis;
-        for (wait, steps) in [(ms(0), "100"), (ms(1), "100"), (ms(100), "100"), (ms(101), "200")] {
-            assert_eq!(pushback(&told(wait)), steps, "{wait:?}");
-        }
-        // Whatever brings them, their headers are the same.
-        assert_eq!(told(ms(1)).details(), told(ms(99)).details());
-        assert_ne!(told(ms(1)).details(), told(ms(101)).details());
-        assert!(!pushback(&told(Duration::MAX)).is_empty());
     }
 }

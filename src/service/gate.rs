@@ -11,7 +11,7 @@ use super::caller::Caller;
 use super::fault::Fault;
 use super::from_wire::{self, ReportParts, VerifyParts};
 use super::proto::{self, gate_server::Gate};
-use super::shared::{Shared, observed};
+use super::shared::{Shared, observed, working};
 use super::{Rpc, to_wire};
 use crate::consent::{Alternatives, Down};
 use crate::telemetry;
@@ -77,7 +77,7 @@ impl Gate for GateService {
                 .take_until(end)
                 .enumerate()
                 .map(move |(sequence, item)| {
-                    answer(Arc::clone(&shared), caller.clone(), sequence as u64, item)
+                    working(answer(Arc::clone(&shared), caller.clone(), sequence as u64, item))
                 })
                 .buffered(STREAM_AHEAD);
             Ok(Box::pin(answers) as Answers)

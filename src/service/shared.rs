@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::codegen::http::Extensions;
 use tonic::{Code, Request, Status};
 
@@ -185,6 +188,20 @@ pub(super) async fn observed<T>(
     let code = outcome.as_ref().map_or_else(Fault::code, |_| Code::Ok);
     telemetry::request(rpc.name(), code_name(code), begun.elapsed());
     outcome.map(tonic::Response::new).map_err(Fault::into_status)
+}
+
+/// One answer of a stream, begun here, in the stream's order, and then worked on whether or not
+/// anybody reads answers: what waits for its reader holds no place. It ends with its stream.
+pub(super) fn working<T: Send + 'static>(
+    answer: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> impl Future<Output = Result<T, Status>> {
+    let mut answer = Box::pin(answer);
+    if let Some(answered) = answer.as_mut().now_or_never() {
+        return Either::Left(ready(answered));
+    }
+    let rest = AbortOnDropHandle::new(tokio::spawn(answer));
+    let failed = |fault| Err(Fault::internal(&fault).into_status());
+    Either::Right(rest.map(move |ended| ended.unwrap_or_else(failed)))
 }
 
 /// A request that is answered without its handler: counted, and turned into a status.

@@ -42,11 +42,12 @@ impl Limits {
         self.requests_in_flight.div_ceil(4)
     }
 
-    /// Frames of all requests in flight at once.
+    /// Room for the frames of all requests in flight, where enrolments may have half of it.
     #[must_use]
-    pub fn frames_in_flight(&self) -> usize {
+    pub fn room_for_frames(&self) -> usize {
         let enrolments = self.enrolments_in_flight() + self.bulk_in_flight();
-        self.requests_in_flight + enrolments * self.frames_per_enrolment
+        let enrolled = enrolments * self.frames_per_enrolment;
+        (self.requests_in_flight + enrolled).max(2 * enrolled)
     }
 }
 

@@ -496,6 +496,13 @@ async fn a_flood_is_refused_at_once_and_revocation_goes_on() {
     assert!(service.client.is_serving("").await.unwrap());
     service.client.status(proto::StatusRequest {}).await.unwrap();
     pushback_is_said(&service).await;
+    // A gate's flood takes no place of an enrolment.
+    for person in 100..120 {
+        let frames = vec![embedded(person)];
+        let request = enrolment_under(&notice, &format!("p-{person}"), "north-gate", frames);
+        service.client.enroll(request).await.unwrap();
+    }
+    flood.goes_on().await;
     flood.end().await;
     enrolments_in_flood_are_refused_too(&service, &notice).await;
     let nobody = service.client.verify(verify_face(GATE, 1)).await.unwrap();
@@ -519,14 +526,14 @@ async fn pushback_is_said(service: &Service) {
     }
 }
 
-/// There is one place for enrolments, which a gate's flood does not take.
+/// There is one place for enrolments here.
 async fn enrolments_in_flood_are_refused_too(service: &Service, notice: &proto::Notice) {
     let begun = Instant::now();
-    for round in 0.. {
-        let frames = vec![encoded(photo("yaoming.jpg"))];
-        let calls = (0..4).map(|person| {
-            let subject = format!("q-{round}-{person}");
-            service.client.enroll(enrolment_under(notice, &subject, "north-gate", frames.clone()))
+    for round in 0..u64::MAX {
+        let calls = (0..8).map(|person| {
+            let (subject, frames) =
+                (format!("q-{round}-{person}"), vec![embedded(1_000 + 8 * round + person)]);
+            service.client.enroll(enrolment_under(notice, &subject, "north-gate", frames))
         });
         let refusals = join_all(calls).await.into_iter().filter_map(Result::err);
         let refused = refusals

@@ -182,18 +182,7 @@ async fn clients_that_disappear_in_mid_stream_hurt_nobody() {
         answers.next().await.unwrap().unwrap();
         drop((answers, leaver));
     }
-    // Every place is free again: as many callers as there are places are all answered.
-    let begun = Instant::now();
-    loop {
-        let calls = (0..PLACES).map(|_| service.client.verify(verify_photo(GATE, picture.clone())));
-        let answers = join_all(calls).await;
-        // The leavers' last requests may still be on their way out.
-        if answers.iter().all(Result::is_ok) {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "places are not given back");
-        tokio::task::yield_now().await;
-    }
+    every_place_is_free(&service).await;
     let verdict = decided(&service.client, verify_face(GATE, 1)).await;
     assert_eq!(matched(&verdict), Some("person-1"));
     assert!(service.client.is_serving("").await.unwrap());
@@ -216,6 +205,69 @@ async fn clients_that_disappear_in_mid_stream_hurt_nobody() {
         enrolled += before;
     }
     assert!(enrolled >= 10, "each leaver had at least one answer: {enrolled}");
+    service.stop().await;
+}
+
+/// As many callers as there are places of each kind are all answered, sooner or later: the last
+/// requests of those who left may still be on their way out.
+async fn every_place_is_free(service: &Service) {
+    let (client, notice) = (&service.client, service.notice().await);
+    let enrol = |person: u64| {
+        let (subject, frames) = (format!("comer-{person}"), vec![embedded(10_000 + person)]);
+        enrolment_under(&notice, &subject, "north-gate", frames)
+    };
+    let begun = Instant::now();
+    for round in 0_u64.. {
+        let picture = photo("yaoming.jpg");
+        let gates = (0..PLACES).map(|_| client.verify(verify_photo(GATE, picture.clone())));
+        let singles = (0..4).map(|place| client.enroll(enrol(8 * round + place)));
+        let (gates, singles) = tokio::join!(join_all(gates), join_all(singles));
+        if gates.iter().all(Result::is_ok) && singles.iter().all(Result::is_ok) {
+            let bulk =
+                stream::iter((4..8).map(|place| enrol(8 * round + place)).collect::<Vec<_>>());
+            let mut answers = client.enroll_stream(bulk).await.unwrap();
+            let all = async { while answers.next().await.unwrap().is_some() {} };
+            tokio::time::timeout(PATIENCE, all).await.expect("bulk enrolments have places");
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "places are not given back");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_stop_reading_keep_no_place() {
+    let service = narrow().await;
+    let notice = service.notice().await;
+    let (gate, tool) =
+        (connect(service.running.address()).await, connect(service.running.address()).await);
+    // More of each than their windows of 2 MiB take answers for.
+    let asked = (0..20_000).map(|_| verify_face(GATE, 1));
+    let verdicts = gate.verify_stream(stream::iter(asked)).await.unwrap();
+    let bulk = (0..5_000).map(move |person| {
+        let frames = vec![embedded(100_000 + person)];
+        enrolment_under(&notice, &format!("bulk-{person}"), "north-gate", frames)
+    });
+    let receipts = tool.enroll_stream(stream::iter(bulk)).await.unwrap();
+    // Until nothing moves: as many answers as fit have left, and nobody reads them.
+    let subjects = async || {
+        let status = service.client.status(proto::StatusRequest {}).await.unwrap();
+        status.subjects
+    };
+    let mut before = 0;
+    let stalled = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = subjects().await;
+            if now > 0 && now == before {
+                return now;
+            }
+            before = now;
+        }
+    };
+    let enrolled = tokio::time::timeout(PATIENCE, stalled).await.unwrap();
+    assert!(enrolled < 5_000, "the reader of receipts holds its sender back");
+    every_place_is_free(&service).await;
+    drop((verdicts, receipts));
     service.stop().await;
 }
 
@@ -250,7 +302,8 @@ async fn enrolments_take_no_place_of_a_gate_nor_bulk_one_of_a_single_enrolment()
             match answer.result.unwrap() {
                 EnrolAnswer::Response(_) => enrolled += 1,
                 EnrolAnswer::Error(error) => {
-                    assert_eq!(error.code, FAILED_PRECONDITION, "{error:?}");
+                    let told = (error.code, error.field.as_str());
+                    assert_eq!(told, (FAILED_PRECONDITION, "frames"), "{error:?}");
                     duplicates += 1;
                 }
             }
@@ -262,19 +315,18 @@ async fn enrolments_take_no_place_of_a_gate_nor_bulk_one_of_a_single_enrolment()
         let mut rounds = 0;
         while !ended.load(Ordering::Relaxed) {
             let calls = (0..PLACES).map(|_| client.verify(verify_face(GATE, 1)));
-            for answer in join_all(calls).await {
+            let subject = format!("single-{rounds}");
+            let single = client.enroll(enrol(&subject, vec![embedded(1_000 + rounds)]));
+            let (answers, single) = tokio::join!(join_all(calls), single);
+            for answer in answers {
                 assert_eq!(matched(&answer.expect("a place of its own")), None);
             }
-            let subject = format!("single-{rounds}");
-            let single = enrol(&subject, vec![embedded(1_000 + rounds)]);
-            client.enroll(single).await.expect("a place of its own");
+            single.expect("a place of its own");
             rounds += 1;
         }
-        rounds
     };
-    let (told, rounds) = tokio::join!(enrolling, gates);
+    let (told, ()) = tokio::join!(enrolling, gates);
     assert_eq!(told, (1, asked - 1), "the bulk went on beside, and knew its face again");
-    assert!(rounds > 0);
     service.stop().await;
 }
 
