@@ -480,10 +480,13 @@ async fn a_flood_is_refused_at_once_and_revocation_goes_on() {
     let config = "[limits]\nrequests_in_flight = 2\n";
     let service = Service::start_configured(Place::new(), config).await;
     let notice = service.notice().await;
-    for person in 0..8 {
+    let enrol = async |person: u64| {
         let frames = vec![embedded(person)];
         let request = enrolment_under(&notice, &format!("p-{person}"), "north-gate", frames);
         service.client.enroll(request).await.unwrap();
+    };
+    for person in 0..8 {
+        enrol(person).await;
     }
     let flood = Flood::begin(&service);
     for person in 0..8 {
@@ -498,9 +501,7 @@ async fn a_flood_is_refused_at_once_and_revocation_goes_on() {
     pushback_is_said(&service).await;
     // A gate's flood takes no place of an enrolment.
     for person in 100..120 {
-        let frames = vec![embedded(person)];
-        let request = enrolment_under(&notice, &format!("p-{person}"), "north-gate", frames);
-        service.client.enroll(request).await.unwrap();
+        enrol(person).await;
     }
     flood.goes_on().await;
     flood.end().await;
